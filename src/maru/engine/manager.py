@@ -1,0 +1,292 @@
+"""Which models are in memory.
+
+Whoever uses a version holds a lease on it, from the moment its name was resolved until the answer is made. A
+leased version is never evicted, and a version that was swapped out goes on until its last lease ends. Loads
+run in threads, outside any lock, and are shared by all who wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+from maru.engine.batcher import Batcher
+from maru.engine.errors import ModelLoadFailed, ModelNotReady, NoRoom
+from maru.engine.events import Events, ModelChanged
+from maru.engine.model import Model, ModelSpec
+from maru.engine.repository import LATEST, Repository
+from maru.engine.types import Clock, ModelRef
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Resident:
+    """A model in memory, warm, with its batcher."""
+
+    spec: ModelSpec
+    model: Model
+    batcher: Batcher
+    used: float
+
+
+@dataclass(slots=True)
+class Load:
+    """A load under way."""
+
+    spec: ModelSpec
+    since: float
+    task: asyncio.Task[Resident]
+
+
+class Lease:
+    """One holder's claim on one version."""
+
+    def __init__(self, manager: Manager, spec: ModelSpec) -> None:
+        self._manager = manager
+        self.spec = spec
+
+    def __enter__(self) -> Self:
+        self._manager.leases[self.spec.ref] = self._manager.leases.get(self.spec.ref, 0) + 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.release(self.spec.ref)
+
+    async def resident(self) -> Resident:
+        """The loaded model. Loads it if its spec says so; ModelNotReady or NoRoom at once otherwise."""
+        return await self._manager.resident(self.spec)
+
+
+class Manager:
+    """Loads, swaps and evicts. At most `max_models` and `max_bytes` (0: no bound) are kept in memory."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        events: Events,
+        clock: Clock,
+        max_models: int = 0,
+        max_bytes: int = 0,
+        threads: int = 2,
+    ) -> None:
+        self._repository = repository
+        self._events = events
+        self._clock = clock
+        self._max_models = max_models
+        self._max_bytes = max_bytes
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="maru-load")
+        self._residents: dict[ModelRef, Resident] = {}
+        self._loads: dict[ModelRef, Load] = {}
+        self._load_s: dict[str, float] = {}
+        self._retired: dict[ModelRef, asyncio.Future[None]] = {}
+        self._swapping: dict[str, asyncio.Lock] = {}
+        self._closing: set[asyncio.Future[None]] = set()
+        self.leases: dict[ModelRef, int] = {}
+
+    def lease(self, spec: ModelSpec) -> Lease:
+        """`with` it: the version stays what it is while held."""
+        return Lease(self, spec)
+
+    def release(self, ref: ModelRef) -> None:
+        self.leases[ref] -= 1
+        if not self.leases[ref]:
+            del self.leases[ref]
+            if ref in self._retired:
+                self._unload(ref, "unloaded")
+                self._retired.pop(ref).set_result(None)
+
+    async def resident(self, spec: ModelSpec) -> Resident:
+        """The loaded model of a leased version."""
+        resident = self._residents.get(spec.ref)
+        if resident is None:
+            if not spec.on_demand:
+                raise ModelNotReady("the model is not loaded yet", self.ready_in_s(spec))
+            resident = await self.load(spec)
+        resident.used = self._clock()
+        return resident
+
+    def ready_in_s(self, spec: ModelSpec) -> float:
+        """Seconds until the model should be loaded, from how long it took before; 1 when that isn't known."""
+        load = self._loads.get(spec.ref)
+        since = load.since if load else self._clock()
+        return max(1.0, self._load_s.get(spec.ref.name, 1.0) - (self._clock() - since))
+
+    def get(self, ref: ModelRef) -> Resident | None:
+        """The resident of that version, if it is in memory."""
+        return self._residents.get(ref)
+
+    def loading(self, ref: ModelRef) -> bool:
+        return ref in self._loads
+
+    def __iter__(self) -> Iterator[Resident]:
+        return iter(list(self._residents.values()))
+
+    async def load(self, spec: ModelSpec) -> Resident:
+        """Bring a version into memory; all who ask for it meanwhile wait for the same load.
+
+        ModelLoadFailed, NoRoom: nothing has changed then.
+        """
+        while spec.ref not in self._residents:
+            load = self._loads.get(spec.ref)
+            if load is None:
+                task = asyncio.get_running_loop().create_task(self._load(spec))
+                load = self._loads[spec.ref] = Load(spec, self._clock(), task)
+                task.add_done_callback(self._landed)
+            await asyncio.shield(load.task)
+        return self._residents[spec.ref]
+
+    def _landed(self, task: asyncio.Task[Resident]) -> None:
+        self._loads = {ref: load for ref, load in self._loads.items() if load.task is not task}
+        if not task.cancelled():
+            task.exception()  # those who wait for it have it; if all have left, nobody needs it
+
+    async def keep_trying(self, spec: ModelSpec, for_s: float, every_s: float) -> Resident:
+        """Load, and try again every `every_s` seconds for `for_s` seconds while that fails."""
+        until = self._clock() + for_s
+        while True:
+            try:
+                return await self.load(spec)
+            except (ModelLoadFailed, NoRoom):
+                if self._clock() + every_s > until:
+                    raise
+                await asyncio.sleep(every_s)
+
+    async def swap(self, spec: ModelSpec, *aliases: str) -> Resident:
+        """Make `spec` what these aliases (by default `latest`) of its model stand for, in one step.
+
+        It is loaded and warm before they move. Returns when what they stood for before has given its last
+        answer and is unloaded, so that nothing is answered by it afterwards.
+        """
+        async with self._swapping.setdefault(spec.ref.name, asyncio.Lock()):
+            resident = await self.load(spec)
+            replaced = self._repository.add(spec, *(aliases or (LATEST,)))
+            self._events.emit(ModelChanged(spec.ref, "swapped"))
+            for old in replaced:
+                await self._retire(old.ref)
+            return resident
+
+    async def _retire(self, ref: ModelRef) -> None:
+        if self.leases.get(ref):
+            last = self._retired.setdefault(ref, asyncio.get_running_loop().create_future())
+            await asyncio.shield(last)
+        elif ref in self._residents:
+            self._unload(ref, "unloaded")
+
+    async def unload(self, ref: ModelRef) -> bool:
+        """Free a version that nobody holds; whether it was. A later request may load it again."""
+        if ref not in self._residents or self.leases.get(ref):
+            return False
+        self._unload(ref, "unloaded")
+        return True
+
+    async def close(self) -> None:
+        """Unload everything, whether held or not. Called when no more work runs."""
+        for load in list(self._loads.values()):
+            load.task.cancel()
+        for ref in list(self._residents):
+            self._unload(ref, "unloaded")
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        self._threads.shutdown(wait=False)
+
+    async def _load(self, spec: ModelSpec) -> Resident:
+        victims = self._victims(spec.memory_bytes, [load.spec for load in self._loads.values()])
+        early = victims if self._crowded(spec.memory_bytes) else []
+        for victim in early:
+            self._unload(victim.spec.ref, "evicted")
+        started = self._clock()
+        self._events.emit(ModelChanged(spec.ref, "loading"))
+        try:
+            model = await asyncio.get_running_loop().run_in_executor(self._threads, self._open, spec)
+        except BaseException as error:
+            self._events.emit(ModelChanged(spec.ref, "failed", self._clock() - started, error=error))
+            self._restore(early)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise ModelLoadFailed("the model could not be loaded") from error
+        resident = Resident(
+            spec,
+            model,
+            Batcher(spec.ref, model, spec.limits, self._events, self._clock),
+            self._clock(),
+        )
+        try:
+            for victim in self._victims(model.memory_bytes, [spec]):
+                self._unload(victim.spec.ref, "evicted")
+        except NoRoom:
+            self._dispose(resident)
+            self._restore(early)
+            raise
+        self._residents[spec.ref] = resident
+        self._load_s[spec.ref.name] = self._clock() - started
+        self._events.emit(
+            ModelChanged(spec.ref, "loaded", self._load_s[spec.ref.name], memory_bytes=model.memory_bytes)
+        )
+        return resident
+
+    @staticmethod
+    def _open(spec: ModelSpec) -> Model:
+        model = spec.load()
+        try:
+            model.warm()
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+    def _crowded(self, need: int) -> bool:
+        """Whether a model of that size does not fit beside all that is in memory now."""
+        return bool(self._max_bytes) and self._bytes() + need > self._max_bytes
+
+    def _bytes(self) -> int:
+        return sum(resident.model.memory_bytes for resident in self._residents.values())
+
+    def _victims(self, need: int, coming: list[ModelSpec]) -> list[Resident]:
+        """The least recently used models that must go for those `coming`, one of which takes `need` bytes.
+
+        NoRoom, before anything is touched, when those that nobody holds are not enough.
+        """
+        if self._max_bytes and need > self._max_bytes:
+            raise NoRoom("the model is larger than the memory that models may take", retry_after_s=60.0)
+        count = len(self._residents) + len(coming) - self._max_models if self._max_models else 0
+        size = self._bytes() + need - self._max_bytes if self._max_bytes else 0
+        idle = [r for r in self._residents.values() if not r.spec.pinned and not self.leases.get(r.spec.ref)]
+        victims: list[Resident] = []
+        for resident in sorted(idle, key=lambda r: r.used):
+            if count <= 0 and size <= 0:
+                break
+            victims.append(resident)
+            count -= 1
+            size -= resident.model.memory_bytes
+        if count > 0 or size > 0:
+            raise NoRoom("every model in memory is in use", retry_after_s=1.0)
+        return victims
+
+    def _restore(self, evicted: list[Resident]) -> None:
+        """A load that failed changes nothing: bring back what had to leave for it."""
+        for resident in evicted:
+            task = asyncio.get_running_loop().create_task(self._reload(resident.spec))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _reload(self, spec: ModelSpec) -> None:
+        try:
+            await self.load(spec)
+        except (ModelLoadFailed, NoRoom):
+            log.warning("%s could not be loaded again", spec.ref)
+
+    def _unload(self, ref: ModelRef, change: str) -> None:
+        resident = self._residents.pop(ref, None)
+        if resident is not None:
+            self._dispose(resident)
+            self._events.emit(ModelChanged(ref, "evicted" if change == "evicted" else "unloaded"))
+
+    def _dispose(self, resident: Resident) -> None:
+        resident.batcher.close()
+        closing = asyncio.get_running_loop().run_in_executor(self._threads, resident.model.close)
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
