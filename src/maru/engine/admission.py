@@ -53,7 +53,9 @@ class Admitted:
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self.granted > self.released:
+            self.release(self.granted - self.released)  # a stream's: its time in the slot is measured too
         self.line.leave(self)
 
     async def _slot(self) -> None:
@@ -115,6 +117,7 @@ class Line:
         self._callers: dict[str, _Caller] = {}
         self._turns: list[tuple[float, int, str]] = []
         self._turn = 0
+        self._promised = 0.0
         self._virtual_time = 0.0
         self._finishes: dict[str, float] = {}
 
@@ -127,8 +130,7 @@ class Line:
         excess = self.running + self.waiting + count - self.limits.running - self.limits.waiting
         victims = self._displaceable(request, count, excess) if excess > 0 else []
         if victims is None:
-            wait = self._rate.seconds_for(excess * self._mean_cost())
-            raise QueueFull("the queue is full", wait or 1.0, self.estimated_wait_s())
+            raise QueueFull("the queue is full", self._retry_after_s(excess), self.estimated_wait_s())
         cost = sum(admitted.cost(i) for i in range(count))
         if self.running + self.waiting:
             wait = self.estimated_wait_s(cost, request.tenant, request.weight)
@@ -159,7 +161,8 @@ class Line:
     def release(self, count: int, cost: float, granted_at: float) -> None:
         self.running -= count
         self._running_cost -= cost
-        self._rate.completed(cost / count, count, self.clock() - granted_at)
+        now = self.clock()
+        self._rate.completed(now, cost / count, count, now - granted_at)
         self._serve()
 
     def _serve(self) -> None:
@@ -209,6 +212,10 @@ class Line:
         self.waiting -= admitted.waiting
         if not caller.requests:
             self._dismiss(tenant)
+            if len(self._turns) > 2 * len(self._callers) + 64:
+                callers = self._callers
+                self._turns = [t for t in self._turns if t[2] in callers and callers[t[2]].finish == t[0]]
+                heapq.heapify(self._turns)
 
     def _displaceable(self, request: Request, count: int, excess: int) -> list[Admitted] | None:
         """In a full line, the newest requests of those callers who have more than this one would have: those
@@ -227,10 +234,24 @@ class Line:
         return victims if excess <= 0 else None
 
     def _displace(self, victim: Admitted) -> None:
-        wait = self._rate.seconds_for(victim.waiting * self._mean_cost())
+        wait = self._retry_after_s(victim.waiting)
         self._forget(victim)
         victim.granted = victim.released = len(victim.positions)
-        victim.wake(QueueFull("the queue is full, and others wait with less", wait or 1.0))
+        victim.wake(QueueFull("the queue is full, and others wait with less", wait))
+
+    def _retry_after_s(self, places: int) -> float:
+        """Seconds until that many places are free: slots are given back together, so what runs may have to end
+        first. A place that was told of before is somebody else's, so that those who are refused together don't
+        come back together; nobody is told more than the whole line takes.
+        """
+        now, mean = self.clock(), self._mean_cost()
+        wait = self._rate.seconds_for(places * mean)
+        first = self._rate.seconds_for(self._running_cost + places * mean)
+        last = self._rate.seconds_for((self.running + self.waiting + places) * mean)
+        if wait is None or first is None or last is None:
+            return 1.0
+        self._promised = min(max(now + first, self._promised + wait), now + last)
+        return self._promised - now
 
     def _ahead(self, cost: float, tenant: str, weight: float) -> float:
         """The cost served until this request is done: what runs, the caller's own, and of every other

@@ -23,6 +23,10 @@ from maru.engine.model import Model, Prepared
 from maru.engine.types import Clock, Limits, ModelRef, Request
 
 
+_LEAVING = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""What ends whoever waits. Any other BaseException is the model's: a panic in native code is no Exception."""
+
+
 class _Job:
     """The items of one request in this batcher, and the future of all their outputs."""
 
@@ -36,7 +40,7 @@ class _Job:
         self.gone = False
 
     def finish(self, item: _Item, output: Any) -> None:
-        self.outputs[item.index] = output
+        self.outputs[item.index] = _typed(output) if isinstance(output, BaseException) else output
         self.slots -= 1
         if not self.slots and not self.answered.done():
             self.answered.set_result(None)
@@ -66,8 +70,10 @@ class Batcher:
         self._order = 0
         self._gone = 0
         self._running = 0
+        self._preparing: set[asyncio.Future[Sequence[Prepared | Exception]]] = set()
+        self._idle: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: dict[asyncio.Task[None], list[_Item]] = {}
+        self._tasks: dict[asyncio.Task[_Computed], list[_Item]] = {}
         self._coroutine = inspect.iscoroutinefunction(model.predict)
         self._threads = ThreadPoolExecutor(limits.workers, thread_name_prefix=f"maru-{ref.name}")
 
@@ -97,26 +103,55 @@ class Batcher:
         """The parts of the answer to the request's one input. A model that streams batches by itself."""
         (ready,) = await self._prepare(request.inputs)
         if not isinstance(ready, Prepared):
-            raise ready
+            raise _typed(ready)
         request.stage = "computing"
         started = self._clock()
-        parts = self._model.stream(ready.value)
+        parts = self._parts(ready.value)
         try:
             yield parts
-        except Exception as error:
-            raise _typed(error) from error.__cause__
         finally:
             request.timings.compute_s = self._clock() - started
-            if isinstance(parts, AsyncGenerator):
+            await parts.aclose()
+
+    async def _parts(self, value: Any) -> AsyncGenerator[Any, None]:
+        """The model's parts. What the model raises is typed; what their reader raises is the reader's."""
+        parts: Any = None
+        try:
+            parts = self._model.stream(value)
+            async for part in parts:
+                yield part
+        except _LEAVING:
+            raise
+        except BaseException as error:
+            raise _typed(error) from error.__cause__
+        finally:
+            if hasattr(parts, "aclose"):
                 await parts.aclose()
 
     async def _prepare(self, inputs: Sequence[Any]) -> Sequence[Prepared | Exception]:
+        """Each input made ready, or its error. Inputs that can't be prepared together are halved like a batch."""
         try:
             if self._model.quick(inputs):
-                return self._model.prepare(inputs)
-            return await asyncio.to_thread(self._model.prepare, inputs)
-        except Exception as error:
-            raise _typed(error) from error.__cause__
+                return self._checked(inputs, self._model.prepare(inputs))
+            return self._checked(inputs, await self._prepare_in_thread(inputs))
+        except _LEAVING:
+            raise
+        except BaseException as error:
+            if len(inputs) == 1:
+                return [_typed(error)]
+        middle = len(inputs) // 2
+        return [*await self._prepare(inputs[:middle]), *await self._prepare(inputs[middle:])]
+
+    async def _prepare_in_thread(self, inputs: Sequence[Any]) -> Sequence[Prepared | Exception]:
+        """Shielded, since the thread goes on when the caller leaves, and the model must not be closed under it."""
+        preparing = asyncio.ensure_future(asyncio.to_thread(self._model.prepare, inputs))
+        self._preparing.add(preparing)
+        preparing.add_done_callback(self._prepared)
+        return await asyncio.shield(preparing)
+
+    def _prepared(self, preparing: asyncio.Future[Sequence[Prepared | Exception]]) -> None:
+        self._preparing.discard(preparing)
+        self._rest()
 
     def _put(self, job: _Job, first: int, prepared: Sequence[Prepared | Exception]) -> None:
         now = self._clock()
@@ -146,7 +181,7 @@ class Batcher:
 
     def _dispatch(self) -> None:
         """Start every batch that should start now."""
-        while self._queue:
+        while self._queue and self._idle is None:
             if self._queue[0].job.gone:
                 self._cost -= self._queue.popleft().cost
                 continue
@@ -179,7 +214,7 @@ class Batcher:
         if self._coroutine:
             task = loop.create_task(self._compute_here(batch))
             self._tasks[task] = batch
-            task.add_done_callback(self._tasks.pop)
+            task.add_done_callback(self._landed)
             return
 
         def hand_back(future: Future[_Computed]) -> None:
@@ -197,13 +232,13 @@ class Batcher:
             group = groups.pop()
             try:
                 answers = self._checked(group, self._model.predict([item.value for item in group]))
-            except BaseException as error:  # a panic in native code is no Exception
+            except BaseException as error:
                 groups.extend(self._split(group, error, outputs))
             else:
                 outputs.update(zip((item.order for item in group), answers, strict=True))
         return _Computed(started, self._clock(), outputs)
 
-    async def _compute_here(self, batch: list[_Item]) -> None:
+    async def _compute_here(self, batch: list[_Item]) -> _Computed:
         started = self._clock()
         outputs: dict[int, Any] = {}
         groups = [batch]
@@ -213,14 +248,21 @@ class Batcher:
                 answers = self._checked(group, await self._model.predict([item.value for item in group]))  # type: ignore[misc]
             except asyncio.CancelledError:
                 break
-            except Exception as error:
+            except _LEAVING:
+                raise
+            except BaseException as error:
                 groups.extend(self._split(group, error, outputs))
             else:
                 outputs.update(zip((item.order for item in group), answers, strict=True))
-        self._done(batch, _Computed(started, self._clock(), outputs))
+        return _Computed(started, self._clock(), outputs)
+
+    def _landed(self, task: asyncio.Task[_Computed]) -> None:
+        """Also of a task that was cancelled before its first step."""
+        now = self._clock()
+        self._done(self._tasks.pop(task), _Computed(now, now, {}) if task.cancelled() else task.result())
 
     @staticmethod
-    def _checked(group: list[_Item], answers: Sequence[Any]) -> Sequence[Any]:
+    def _checked(group: Sequence[Any], answers: Sequence[Any]) -> Sequence[Any]:
         if len(answers) != len(group):
             raise ModelFailed(f"the model gave {len(answers)} answers to {len(group)} inputs")
         return answers
@@ -237,38 +279,49 @@ class Batcher:
     def _done(self, batch: list[_Item], computed: _Computed) -> None:
         self._running -= 1
         seconds = computed.ended - computed.started
+        ran = [item for item in batch if item.order in computed.outputs]
         finished: dict[_Job, int] = {}
         for item in batch:
             job = item.job
-            if job.gone or item.order not in computed.outputs:
+            if job.gone:
                 continue
             timings = job.admitted.request.timings
             timings.batch_s = max(timings.batch_s, computed.started - item.arrived)
             timings.compute_s = max(timings.compute_s, seconds)
-            timings.batch_size = max(timings.batch_size, len(batch))
-            job.finish(item, computed.outputs[item.order])
+            timings.batch_size = max(timings.batch_size, len(ran))
+            answered = item.order in computed.outputs
+            job.finish(item, computed.outputs[item.order] if answered else ModelFailed("the model gave no answer"))
             finished[job] = finished.get(job, 0) + 1
         for job, count in finished.items():
             job.admitted.release(count)
-        self._events.emit(
-            BatchComputed(
-                self._ref,
-                len(batch),
-                sum(item.cost for item in batch),
-                computed.started - min(item.arrived for item in batch),
-                seconds,
-                any(isinstance(output, Exception) for output in computed.outputs.values()),
+        if ran:
+            self._events.emit(
+                BatchComputed(
+                    self._ref,
+                    len(ran),
+                    sum(item.cost for item in ran),
+                    computed.started - min(item.arrived for item in ran),
+                    seconds,
+                    any(isinstance(output, Exception) for output in computed.outputs.values()),
+                )
             )
-        )
+        self._rest()
         self._dispatch()
 
-    def close(self) -> None:
-        """Take no more work. Called when nothing holds the model any more."""
+    def _rest(self) -> None:
+        if self._idle is not None and not self._idle.done() and not self._running and not self._preparing:
+            self._idle.set_result(None)
+
+    async def close(self) -> None:
+        """Take no more work. Done when no thread and no task is in the model any more."""
+        self._idle = asyncio.get_running_loop().create_future()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
             task.cancel()
         self._threads.shutdown(wait=False)
+        self._rest()
+        await self._idle
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
@@ -19,6 +20,8 @@ from maru.engine.events import CacheLookedUp, Events
 from maru.engine.model import ModelSpec
 from maru.engine.types import CacheState, Clock, ModelRef, Request, Result
 
+log = logging.getLogger(__name__)
+
 OVERHEAD_BYTES = 256
 """What one entry takes beside its value: the key, the tuple and the places in the dictionary."""
 
@@ -27,7 +30,8 @@ PENDING_WRITES = 64
 
 
 class ResultStore(Protocol):
-    """A second level shared between processes. It never raises: what it can't give is a miss."""
+    """A second level shared between processes. What it can't give is a miss: it should not raise, and is
+    logged if it does."""
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
@@ -81,7 +85,12 @@ class Cache:
             return
         missing = [key for key in keys if key not in self._entries]
         if missing:
-            for key, value in zip(missing, await self._store.get_many(missing), strict=True):
+            try:
+                values = await self._store.get_many(missing)
+            except Exception:
+                log.exception("the result store failed to read")
+                return
+            for key, value in zip(missing, values, strict=False):
                 if value is not None:
                     self.put(key, value)
 
@@ -90,9 +99,15 @@ class Cache:
         for key, value in items.items():
             self.put(key, value)
         if self._store is not None and items and len(self._writes) < PENDING_WRITES:
-            write = asyncio.get_running_loop().create_task(self._store.put_many(items, self._ttl))
+            write = asyncio.get_running_loop().create_task(self._write(self._store, items))
             self._writes.add(write)
             write.add_done_callback(self._writes.discard)
+
+    async def _write(self, store: ResultStore, items: Mapping[bytes, bytes]) -> None:
+        try:
+            await store.put_many(items, self._ttl)
+        except Exception:
+            log.exception("the result store failed to write")
 
     def looked_up(self, ref: ModelRef, hits: int, shared: int, misses: int) -> None:
         self._events.emit(CacheLookedUp(ref, hits, shared, misses))

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
 
 from maru.engine.batcher import Batcher
-from maru.engine.errors import ModelLoadFailed, ModelNotReady, NoRoom
+from maru.engine.errors import Draining, ModelLoadFailed, ModelNotReady, NoRoom, Refused
 from maru.engine.events import Events, ModelChanged
 from maru.engine.model import Model, ModelSpec
 from maru.engine.repository import LATEST, Repository
 from maru.engine.types import Clock, ModelRef
 
 log = logging.getLogger(__name__)
+
+CLOSE_S = 10.0
+"""How long `close` waits for models that still load or compute."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,11 +39,12 @@ class Resident:
 
 @dataclass(slots=True)
 class Load:
-    """A load under way."""
+    """A load under way. `begun` once there is room for it."""
 
     spec: ModelSpec
     since: float
     task: asyncio.Task[Resident]
+    begun: bool = False
 
 
 class Lease:
@@ -85,7 +89,9 @@ class Manager:
         self._load_s: dict[str, float] = {}
         self._retired: dict[ModelRef, asyncio.Future[None]] = {}
         self._swapping: dict[str, asyncio.Lock] = {}
-        self._closing: set[asyncio.Future[None]] = set()
+        self._closing: dict[asyncio.Task[None], Resident] = {}
+        self._restoring: set[asyncio.Task[None]] = set()
+        self._closed = False
         self.leases: dict[ModelRef, int] = {}
 
     def lease(self, spec: ModelSpec) -> Lease:
@@ -96,9 +102,7 @@ class Manager:
         self.leases[ref] -= 1
         if not self.leases[ref]:
             del self.leases[ref]
-            if ref in self._retired:
-                self._unload(ref, "unloaded")
-                self._retired.pop(ref).set_result(None)
+            self._free(ref)
 
     async def resident(self, spec: ModelSpec) -> Resident:
         """The loaded model of a leased version."""
@@ -131,23 +135,26 @@ class Manager:
 
         ModelLoadFailed, NoRoom: nothing has changed then.
         """
-        while spec.ref not in self._residents:
-            load = self._loads.get(spec.ref)
-            if load is None:
-                task = asyncio.get_running_loop().create_task(self._load(spec))
-                load = self._loads[spec.ref] = Load(spec, self._clock(), task)
-                task.add_done_callback(self._landed)
-            await asyncio.shield(load.task)
-        return self._residents[spec.ref]
+        resident = self._residents.get(spec.ref)
+        if resident is not None:
+            return resident
+        load = self._loads.get(spec.ref)
+        if load is None:
+            task = asyncio.get_running_loop().create_task(self._load(spec))
+            load = self._loads[spec.ref] = Load(spec, self._clock(), task)
+            task.add_done_callback(self._landed)
+        return await asyncio.shield(load.task)
 
-    def _landed(self, task: asyncio.Task[Resident]) -> None:
-        self._loads = {ref: load for ref, load in self._loads.items() if load.task is not task}
+    @staticmethod
+    def _landed(task: asyncio.Task[Resident]) -> None:
         if not task.cancelled():
             task.exception()  # those who wait for it have it; if all have left, nobody needs it
 
     async def keep_trying(self, spec: ModelSpec, for_s: float, every_s: float) -> Resident:
-        """Load, and try again every `every_s` seconds for `for_s` seconds while that fails."""
+        """Load, and try again every `every_s` seconds for `for_s` seconds while that fails, unless another
+        version has taken its place."""
         until = self._clock() + for_s
+        known = self._knows(spec.ref)
         while True:
             try:
                 return await self.load(spec)
@@ -155,6 +162,8 @@ class Manager:
                 if self._clock() + every_s > until:
                     raise
                 await asyncio.sleep(every_s)
+                if known and not self._knows(spec.ref):
+                    raise
 
     async def swap(self, spec: ModelSpec, *aliases: str) -> Resident:
         """Make `spec` what these aliases (by default `latest`) of its model stand for, in one step.
@@ -163,19 +172,40 @@ class Manager:
         answer and is unloaded, so that nothing is answered by it afterwards.
         """
         async with self._swapping.setdefault(spec.ref.name, asyncio.Lock()):
-            resident = await self.load(spec)
-            replaced = self._repository.add(spec, *(aliases or (LATEST,)))
+            with self.lease(spec):
+                try:
+                    resident = await self.load(spec)
+                except BaseException:
+                    if not self._knows(spec.ref):  # where nobody can ask for it, it must not stay
+                        self._retire(spec.ref)
+                    raise
+                replaced = self._repository.add(spec, *(aliases or (LATEST,)))
+                self._recall(spec.ref)
             self._events.emit(ModelChanged(spec.ref, "swapped"))
             for old in replaced:
-                await self._retire(old.ref)
+                self._retire(old.ref)
+            for last in [last for ref, last in self._retired.items() if ref.name == spec.ref.name]:
+                await asyncio.shield(last)
             return resident
 
-    async def _retire(self, ref: ModelRef) -> None:
-        if self.leases.get(ref):
-            last = self._retired.setdefault(ref, asyncio.get_running_loop().create_future())
-            await asyncio.shield(last)
-        elif ref in self._residents:
+    def _knows(self, ref: ModelRef) -> bool:
+        return any(spec.ref == ref for spec in self._repository)
+
+    def _retire(self, ref: ModelRef) -> None:
+        """Unload it when its last lease ends, whether anybody waits for that or not."""
+        self._retired.setdefault(ref, asyncio.get_running_loop().create_future())
+        self._free(ref)
+
+    def _free(self, ref: ModelRef) -> None:
+        if ref in self._retired and ref not in self.leases and ref not in self._loads:
             self._unload(ref, "unloaded")
+            self._retired.pop(ref).set_result(None)
+
+    def _recall(self, ref: ModelRef) -> None:
+        """A retired version that is wanted again stays."""
+        last = self._retired.pop(ref, None)
+        if last is not None:
+            last.set_result(None)
 
     async def unload(self, ref: ModelRef) -> bool:
         """Free a version that nobody holds; whether it was. A later request may load it again."""
@@ -185,47 +215,68 @@ class Manager:
         return True
 
     async def close(self) -> None:
-        """Unload everything, whether held or not. Called when no more work runs."""
-        for load in list(self._loads.values()):
-            load.task.cancel()
+        """Unload everything, whether held or not. Called when no more work runs.
+
+        What still loads or computes `CLOSE_S` seconds later is left to the end of the process.
+        """
+        self._closed = True
         for ref in list(self._residents):
             self._unload(ref, "unloaded")
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        until = self._clock() + CLOSE_S
+        while ending := {*self._closing, *(load.task for load in self._loads.values())}:
+            if not (await asyncio.wait(ending, timeout=until - self._clock()))[0]:
+                break
         self._threads.shutdown(wait=False)
 
     async def _load(self, spec: ModelSpec) -> Resident:
-        victims = self._victims(spec.memory_bytes, [load.spec for load in self._loads.values()])
-        early = victims if self._crowded(spec.memory_bytes) else []
+        try:
+            if self._closed:
+                raise Draining("the server is stopping")
+            victims = self._victims(spec.memory_bytes, self._coming())
+            return await self._begin(spec, victims if self._crowded(spec.memory_bytes) else [])
+        finally:
+            del self._loads[spec.ref]
+            self._free(spec.ref)
+
+    async def _begin(self, spec: ModelSpec, early: list[Resident]) -> Resident:
+        self._loads[spec.ref].begun = True
         for victim in early:
             self._unload(victim.spec.ref, "evicted")
         started = self._clock()
         self._events.emit(ModelChanged(spec.ref, "loading"))
         try:
-            model = await asyncio.get_running_loop().run_in_executor(self._threads, self._open, spec)
+            await self._vacated()
+            resident = self._land(spec, await self._opened(spec))
         except BaseException as error:
-            self._events.emit(ModelChanged(spec.ref, "failed", self._clock() - started, error=error))
-            self._restore(early)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            raise ModelLoadFailed("the model could not be loaded") from error
-        resident = Resident(
-            spec,
-            model,
-            Batcher(spec.ref, model, spec.limits, self._events, self._clock),
-            self._clock(),
-        )
-        try:
-            for victim in self._victims(model.memory_bytes, [spec]):
-                self._unload(victim.spec.ref, "evicted")
-        except NoRoom:
-            self._dispose(resident)
+            cause = error.__cause__ or error
+            self._events.emit(ModelChanged(spec.ref, "failed", self._clock() - started, error=cause))
             self._restore(early)
             raise
+        self._load_s[spec.ref.name] = seconds = self._clock() - started
+        memory_bytes = resident.model.memory_bytes
+        self._events.emit(ModelChanged(spec.ref, "loaded", seconds, memory_bytes=memory_bytes))
+        return resident
+
+    async def _opened(self, spec: ModelSpec) -> Model:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._open, spec)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            raise ModelLoadFailed("the model could not be loaded") from error
+
+    def _land(self, spec: ModelSpec, model: Model) -> Resident:
+        batcher = Batcher(spec.ref, model, spec.limits, self._events, self._clock)
+        resident = Resident(spec, model, batcher, self._clock())
+        try:
+            if self._closed:
+                raise Draining("the server is stopping")
+            for victim in self._victims(model.memory_bytes, ()):
+                self._unload(victim.spec.ref, "evicted")
+        except Refused:
+            self._dispose(resident)
+            raise
         self._residents[spec.ref] = resident
-        self._load_s[spec.ref.name] = self._clock() - started
-        self._events.emit(
-            ModelChanged(spec.ref, "loaded", self._load_s[spec.ref.name], memory_bytes=model.memory_bytes)
-        )
         return resident
 
     @staticmethod
@@ -238,22 +289,35 @@ class Manager:
             raise
         return model
 
+    async def _vacated(self) -> None:
+        """Wait until what was unloaded has given back the memory that what is coming takes."""
+        while self._max_bytes and self._closing:
+            leaving = sum(resident.model.memory_bytes for resident in self._closing.values())
+            if self._bytes(self._coming()) + leaving <= self._max_bytes:
+                return
+            await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
+
     def _crowded(self, need: int) -> bool:
-        """Whether a model of that size does not fit beside all that is in memory now."""
-        return bool(self._max_bytes) and self._bytes() + need > self._max_bytes
+        """Whether a model of that size does not fit beside all that is in memory now, or on its way there."""
+        return bool(self._max_bytes) and self._bytes(self._coming()) + need > self._max_bytes
 
-    def _bytes(self) -> int:
-        return sum(resident.model.memory_bytes for resident in self._residents.values())
+    def _coming(self) -> list[ModelSpec]:
+        return [load.spec for load in self._loads.values() if load.begun]
 
-    def _victims(self, need: int, coming: list[ModelSpec]) -> list[Resident]:
-        """The least recently used models that must go for those `coming`, one of which takes `need` bytes.
+    def _bytes(self, coming: Iterable[ModelSpec] = ()) -> int:
+        return sum(resident.model.memory_bytes for resident in self._residents.values()) + sum(
+            spec.memory_bytes for spec in coming
+        )
+
+    def _victims(self, need: int, coming: Collection[ModelSpec]) -> list[Resident]:
+        """The least recently used models that must go for one of `need` bytes, beside those that are `coming`.
 
         NoRoom, before anything is touched, when those that nobody holds are not enough.
         """
         if self._max_bytes and need > self._max_bytes:
             raise NoRoom("the model is larger than the memory that models may take", retry_after_s=60.0)
-        count = len(self._residents) + len(coming) - self._max_models if self._max_models else 0
-        size = self._bytes() + need - self._max_bytes if self._max_bytes else 0
+        count = len(self._residents) + len(coming) + 1 - self._max_models if self._max_models else 0
+        size = self._bytes(coming) + need - self._max_bytes if self._max_bytes else 0
         idle = [r for r in self._residents.values() if not r.spec.pinned and not self.leases.get(r.spec.ref)]
         victims: list[Resident] = []
         for resident in sorted(idle, key=lambda r: r.used):
@@ -268,15 +332,16 @@ class Manager:
 
     def _restore(self, evicted: list[Resident]) -> None:
         """A load that failed changes nothing: bring back what had to leave for it."""
-        for resident in evicted:
+        for resident in evicted if not self._closed else ():
             task = asyncio.get_running_loop().create_task(self._reload(resident.spec))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._restoring.add(task)
+            task.add_done_callback(self._restoring.discard)
 
     async def _reload(self, spec: ModelSpec) -> None:
         try:
-            await self.load(spec)
-        except (ModelLoadFailed, NoRoom):
+            if self._knows(spec.ref):
+                await self.load(spec)
+        except (ModelLoadFailed, Refused):
             log.warning("%s could not be loaded again", spec.ref)
 
     def _unload(self, ref: ModelRef, change: str) -> None:
@@ -286,7 +351,11 @@ class Manager:
             self._events.emit(ModelChanged(ref, "evicted" if change == "evicted" else "unloaded"))
 
     def _dispose(self, resident: Resident) -> None:
-        resident.batcher.close()
-        closing = asyncio.get_running_loop().run_in_executor(self._threads, resident.model.close)
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        closing = asyncio.get_running_loop().create_task(self._close(resident))
+        self._closing[closing] = resident
+        closing.add_done_callback(self._closing.pop)
+
+    async def _close(self, resident: Resident) -> None:
+        """Close the model once no thread is in it: a computation whose callers have all left goes on."""
+        await resident.batcher.close()
+        await asyncio.get_running_loop().run_in_executor(self._threads, resident.model.close)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from maru.engine.errors import ModelNotFound
+from maru.engine.errors import ModelNotFound, ModelNotReady
 from maru.engine.model import ModelSpec
 
 LATEST = "latest"
@@ -17,6 +17,11 @@ class Repository:
     def __init__(self) -> None:
         self._versions: dict[str, dict[str, ModelSpec]] = {}
         self._aliases: dict[str, dict[str, str]] = {}
+        self._expected: set[str] = set()
+
+    def expect(self, name: str) -> None:
+        """A model of that name is on its way: until it is added, asking for it is asking too early."""
+        self._expected.add(name)
 
     def add(self, spec: ModelSpec, *aliases: str) -> list[ModelSpec]:
         """Make a version known, and point these aliases of its model at it. The first version of a model is
@@ -45,12 +50,17 @@ class Repository:
             self._aliases.pop(name, None)
 
     def resolve(self, model: str) -> ModelSpec:
-        """The version that `name`, `name@version` or `name@alias` stands for now; ModelNotFound otherwise."""
+        """The version that `name`, `name@version` or `name@alias` stands for now.
+
+        ModelNotReady for one that is expected, ModelNotFound for any other.
+        """
         name, _, which = model.partition("@")
         version = self._aliases.get(name, {}).get(which or LATEST, which)
         try:
             return self._versions[name][version]
         except KeyError:
+            if name in self._expected and name not in self._versions:
+                raise ModelNotReady("the model is not loaded yet") from None
             raise ModelNotFound("no model of that name") from None
 
     def aliases(self, name: str) -> dict[str, str]:

@@ -1,0 +1,120 @@
+"""Every environment variable, under the documents' own names. `.env` is read too; the environment wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from maru.auth.secrets import check_secret
+
+Names = Annotated[frozenset[str], NoDecode, BeforeValidator(lambda given: _names(given))]
+
+
+class ConfigurationError(Exception):
+    """A setting is missing or wrong. The message is one line that names it and shows no secret."""
+
+
+def _names(given: Any) -> Any:
+    return frozenset(filter(None, map(str.strip, given.split(",")))) if isinstance(given, str) else given
+
+
+def _blank_is_unset(given: Any) -> Any:
+    return None if isinstance(given, str) and not given.strip() else given
+
+
+OptionalText = Annotated[str | None, BeforeValidator(_blank_is_unset)]
+
+
+class Settings(BaseSettings):
+    """What can be set. `docs/operate.md` says the same, and a test that it does."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    # The platform
+    maru_home: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        Path("~/.maru"), description="Where state lives: models, keys, caches.", validate_default=True
+    )
+    api_keys: Names = Field(
+        frozenset(), description="Plain API keys that are managed elsewhere, separated by commas.", repr=False
+    )
+    database_url: OptionalText = Field(None, description="SQLAlchemy URL; default: SQLite in MARU_HOME.", repr=False)
+    redis_url: OptionalText = Field(
+        None, description="Shares rate limits and results between processes; default: in process.", repr=False
+    )
+    debug: bool = Field(False, description="Log more. Never shows more to callers.")
+    log_format: Literal["json", "text"] | None = Field(
+        None, description="json, or text for a terminal; default: text where stdout is a terminal."
+    )
+    request_timeout_s: float = Field(30.0, gt=0, le=3600, description="A request's deadline.")
+    drain_grace_s: float = Field(30.0, ge=0, le=3600, description="How long running work may take after SIGTERM.")
+    drain_delay_s: float = Field(
+        2.0, ge=0, le=300, description="How long new work is still taken after SIGTERM, until balancers know."
+    )
+    result_cache_mb: int = Field(64, ge=0, le=1_048_576, description="Memory for results already computed, in MiB.")
+    result_cache_ttl_s: float = Field(3600.0, gt=0, description="How long a result is kept.")
+    max_models: int = Field(0, ge=0, description="Models in memory at once; 0: no bound.")
+    max_model_mb: int = Field(0, ge=0, description="Memory of loaded models in MiB; 0: no bound.")
+    max_connections: int = Field(1024, ge=1, description="Open connections.")
+    otel_exporter_otlp_endpoint: OptionalText = Field(None, description="Where traces are sent (OTLP over HTTP).")
+
+    # Embedding (document 003)
+    model_name: OptionalText = Field(
+        None,
+        description="A sentence-transformers folder, `all-MiniLM-L6-v2`, or a repository on the hub; default: "
+        "google/embeddinggemma-300m when HF_TOKEN is set, all-MiniLM-L6-v2 otherwise.",
+    )
+    model_quantization: Literal["int8", "fp16", "fp32"] = Field("int8", description="The model's precision.")
+    max_batch_size: int = Field(32, ge=1, le=4096, description="Texts given to the model at once.")
+    max_seq_length: int | None = Field(None, ge=8, le=131_072, description="Tokens; default: the model's own.")
+    max_batch_tokens: int = Field(512, ge=16, le=1_048_576, description="Tokens given to the model at once.")
+    hf_token: OptionalText = Field(None, description="The hub's access token, for gated models.", repr=False)
+    hf_endpoint: OptionalText = Field(None, description="Another hub than huggingface.co.")
+    supabase_jwt_secret: OptionalText = Field(None, description="Verifies access tokens (HS256).", repr=False)
+    supabase_url: OptionalText = Field(None, description="The project whose published keys verify access tokens.")
+    supabase_anon_key: OptionalText = Field(None, description="Taken for the document's sake; not used.", repr=False)
+    rate_limit_per_min: int = Field(10, ge=0, description="Requests a minute for each user; 0: no limit.")
+
+    @field_validator("hf_token", "supabase_anon_key", "supabase_url")
+    @classmethod
+    def _not_a_placeholder(cls, value: str | None, info: Any) -> str | None:
+        if value is not None:
+            check_secret(info.field_name.upper(), value, least=1, published=True)
+        return value
+
+    @field_validator("supabase_jwt_secret")
+    @classmethod
+    def _a_secret(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_secret("SUPABASE_JWT_SECRET", value, published=True)
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _good_keys(cls, value: frozenset[str]) -> frozenset[str]:
+        for key in value:
+            check_secret("API_KEYS", key, least=16)
+        return value
+
+    @classmethod
+    def read(cls, **given: Any) -> Settings:
+        """From the environment and `.env`. ConfigurationError, in one line, when a value is wrong."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            name = ".".join(str(part) for part in first["loc"][:1]).upper()
+            said = first["msg"].removeprefix("Value error, ")
+            raise ConfigurationError(said if said.startswith(name) else f"{name}: {said}") from None
+
+    @classmethod
+    def table(cls) -> str:
+        """All settings as a Markdown table."""
+        rows = ["| setting | default | |", "|---|---|---|"]
+        for name, setting in cls.model_fields.items():
+            default = setting.get_default()
+            shown = "" if default in (None, frozenset()) else f"`{str(default).lower() if default is False else default}`"
+            rows.append(f"| `{name.upper()}` | {shown} | {setting.description} |")
+        return "\n".join(rows)

@@ -1,0 +1,96 @@
+"""Log lines on their way out, which nobody waits for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections.abc import Iterable
+from queue import SimpleQueue
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily
+
+
+class LogWriter(logging.Handler):
+    """Writes lines to a file descriptor from a thread of its own.
+
+    Logging never waits: when `most` lines are waiting, because whoever reads them has stopped, the disk is
+    full, or there are just too many, a line is dropped and counted. The count is said in a line of its own
+    once lines go out again, and as `maru_log_lines_dropped_total` where the writer is in a registry.
+    """
+
+    def __init__(self, fd: int = 1, most: int = 8192) -> None:
+        super().__init__()
+        self._fd = os.dup(fd)
+        self._most = most
+        self._waiting: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
+        self._refused = 0
+        self._unwritten = 0
+        self._told = 0
+        self._thread = threading.Thread(target=self._run, name="maru-log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were logged and not written."""
+        return self._refused + self._unwritten
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._waiting.qsize() >= self._most:
+            self._refused += 1
+            return
+        try:
+            self._waiting.put(self.format(record).encode() + b"\n")
+        except Exception:  # a record that can't be formatted is no reason to fail whoever logged it
+            self._refused += 1
+
+    def flush(self, timeout_s: float = 1.0) -> None:
+        """Wait until what was logged before is written, so long at most."""
+        if self._thread.is_alive():
+            written = threading.Event()
+            self._waiting.put(written)
+            written.wait(timeout_s)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Write what is waiting, for so long at most, and stop."""
+        self._waiting.put(None)
+        self._thread.join(timeout_s)
+        super().close()
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily("maru_log_lines_dropped", "Log lines not written.", value=self.dropped)
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            items = [self._waiting.get()]
+            items += [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
+            going = None not in items
+            if self._write(b"".join(item for item in items if isinstance(item, bytes))):
+                self._tell()
+            for item in items:
+                if isinstance(item, threading.Event):
+                    item.set()
+        os.close(self._fd)
+
+    def _tell(self) -> None:
+        lost, self._told = self.dropped - self._told, self.dropped
+        if lost:
+            about = {"levelname": "WARNING", "msg": "log_lines_dropped", "fields": {"lines": lost}}
+            self._write(self.format(logging.makeLogRecord(about)).encode() + b"\n")
+
+    def _write(self, data: bytes) -> bool:
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[os.write(self._fd, left) :]
+            except BlockingIOError:  # somebody else made our pipe non-blocking
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                poll.poll(1000)
+            except OSError:
+                self._unwritten += bytes(left).count(b"\n")
+                return False
+        return True

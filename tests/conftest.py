@@ -1,0 +1,104 @@
+"""Real servers for tests, on free ports, in temporary folders."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+SECRET = "tests-sign-their-tokens-with-this-0123456789"
+"""The SUPABASE_JWT_SECRET of every server that a test starts."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A `maru` process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, home: Path, output: Path) -> None:
+        self.process = process
+        self.port = port
+        self.home = home
+        self.output = output
+        self.url = f"http://127.0.0.1:{port}"
+
+    def token(self, sub: str = "tester", life_s: float = 600.0) -> str:
+        from maru.auth.token import issue
+
+        return issue(SECRET, sub, life_s)
+
+    def headers(self, sub: str = "tester") -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token(sub)}"}
+
+    def client(self, sub: str = "tester", **options: object) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers=self.headers(sub), timeout=30, **options)  # type: ignore[arg-type]
+
+    def log(self) -> str:
+        return self.output.read_text()
+
+    def wait(self, path: str = "/readyz", timeout_s: float = 60.0) -> None:
+        """Until that path answers 200."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended:\n{self.log()}")
+            try:
+                if httpx.get(self.url + path, timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"{path} never was 200:\n{self.log()}")
+
+    def stop(self, number: int = signal.SIGTERM, timeout_s: float = 40.0) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout_s)
+
+
+@contextmanager
+def running(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
+    """A `maru` with these arguments and settings; its state and its output are in `folder`."""
+    port = free_port()
+    environment = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")
+    } | {"MARU_HOME": str(folder), "SUPABASE_JWT_SECRET": SECRET, "RATE_LIMIT_PER_MIN": "0", "DRAIN_DELAY_S": "0", **settings}
+    output = folder / "output.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    with output.open("ab") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from maru.cli import main; main()", *arguments, "--port", str(port)],
+            env=environment, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=folder,
+        )  # fmt: skip
+    try:
+        yield Server(process, port, folder, output)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose model graphs are built once, for servers that need not show that they build them."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def embedding(graphs: Path) -> Iterator[Server]:
+    """`maru serve embedding` with the default model and no rate limit."""
+    with running(graphs, "serve", "embedding") as server:
+        server.wait()
+        yield server

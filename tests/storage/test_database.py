@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, select, text
+
+from maru.storage.database import Moment, connect, create, metadata
+
+MAKE = """
+import sys
+import maru.storage.api_keys
+from maru.storage.database import connect, create
+sys.stdin.readline()
+for _ in range(20):
+    create(connect(sys.argv[1]))
+"""
+
+
+def test_sqlite_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    engine = connect(f"sqlite:///{tmp_path}/db/maru.db")
+    with engine.connect() as connection:
+        pragmas = ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
+        values = [connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for pragma in pragmas]
+    assert values == ["wal", 2, 5000, 1]
+
+
+def test_the_file_and_its_folder_are_for_their_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "maru.db"
+    create(connect(f"sqlite:///{file}"))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    for beside in file.parent.iterdir():  # the write-ahead log holds the same rows
+        assert stat.S_IMODE(beside.stat().st_mode) & 0o077 == 0
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "http://x/y", "nosuch://x/y", "sqlite:/x"])
+def test_a_url_that_is_none_is_named(url: str) -> None:
+    with pytest.raises(ValueError, match="DATABASE_URL"):
+        connect(url)
+
+
+@pytest.mark.parametrize("url", ["mysql+mysqldb://u:hidden-password@h/x", "oracle://u:hidden-password@h/x"])
+def test_a_missing_driver_is_named_and_the_password_is_not(url: str) -> None:
+    with pytest.raises(ValueError, match="DATABASE_URL needs the package") as refusal:
+        connect(url)
+    assert "hidden-password" not in str(refusal.value)
+
+
+def test_tables_are_made_once_however_many_processes_start(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/maru.db"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", MAKE, url], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    results = [process.communicate(b"\n") for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, results
+    with connect(url).connect() as connection:
+        found = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars()
+        assert "api_keys" in set(found)
+    assert "api_keys" in metadata.tables
+
+
+def test_moments_come_back_aware_and_in_utc(tmp_path: Path) -> None:
+    other = MetaData()
+    table = Table("moments", other, Column("id", Integer, primary_key=True), Column("at", Moment))
+    engine = connect(f"sqlite:///{tmp_path}/maru.db")
+    other.create_all(engine)
+    seoul = datetime(2026, 1, 2, 3, 4, 5, 678, timezone(timedelta(hours=9)))
+    with engine.begin() as connection:
+        connection.execute(table.insert(), [{"id": 1, "at": seoul}, {"id": 2, "at": None}])
+        there, nothing = connection.execute(select(table.c.at).order_by(table.c.id)).scalars()
+    assert there == seoul and there.tzinfo is UTC
+    assert nothing is None
+    with pytest.raises(Exception, match="time zone"), engine.begin() as connection:
+        connection.execute(table.insert(), [{"id": 3, "at": datetime(2026, 1, 1)}])
