@@ -15,6 +15,7 @@ import contextlib
 import errno
 import gc
 import json
+import math
 import random
 import select
 import socket
@@ -119,13 +120,15 @@ class Outcome:
     connections: int
     made_late: int
     per_second_ok: list[int]
+    tail: list[tuple[float, float, bool]]
+    """Requests after the window: seconds since it closed, latency in ms, whether the answer was right."""
     samples: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
     """(request number, body) of some answers, kept for a thorough check when the run is over."""
 
     def to_json(self) -> dict[str, Any]:
-        """All but the samples."""
+        """All but the samples and the tail."""
         out = asdict(self)
-        del out["samples"]
+        del out["samples"], out["tail"]
         return out
 
 
@@ -134,7 +137,8 @@ class Plan:
     """How to load. With `rate` the loop is open (requests a second), otherwise closed with `clients`.
 
     The window opens `lead_s` after the first request and lasts `seconds`, or, in a closed loop, until
-    `min_answers` have come in it, `max_seconds` at most. Answers are awaited `drain_s` after it closes.
+    `min_answers` have come in it, `max_seconds` at most. An open loop goes on after it at `tail_rate` for
+    `tail_s`. Answers are awaited `drain_s` after the last request.
     """
 
     seconds: float
@@ -142,6 +146,8 @@ class Plan:
     rate: float | None = None
     poisson: bool = False
     seed: int = 0
+    tail_rate: float = 0.0
+    tail_s: float = 0.0
     lead_s: float = 0.3
     min_answers: int = 0
     max_seconds: float = 60.0
@@ -280,8 +286,8 @@ class Load:
                 rss.append(resident(pids))
                 self._expire(at)
             wake = min(next_tick, opens if first is None else closes if closes > at else next_tick)
-            if last is not None:
-                if len(self._idle) == len(self._open) or at > closes + plan.drain_s:
+            if last is not None and at >= closes + plan.tail_s:
+                if len(self._idle) == len(self._open) or at > closes + plan.tail_s + plan.drain_s:
                     break
             elif arrivals:
                 while due <= at:
@@ -300,11 +306,16 @@ class Load:
         return self._outcome(opens, closes, first, last, rss, len(waiting))
 
     def _arrivals(self, began: float) -> Iterator[float]:
-        assert self._plan.rate
-        rng, gap, due = random.Random(self._plan.seed), 1 / self._plan.rate, began
+        """When each request is due: at the plan's rate, then at its tail's, then never."""
+        plan, due = self._plan, began
+        rng = random.Random(plan.seed)
+        over = began + plan.lead_s + plan.seconds
+        for rate, end in ((plan.rate, over), (plan.tail_rate, over + plan.tail_s)):
+            while rate and due < end:
+                yield due
+                due += rng.expovariate(rate) if plan.poisson else 1 / rate
         while True:
-            yield due
-            due += rng.expovariate(1 / gap) if self._plan.poisson else gap
+            yield math.inf
 
     def _turn(self, wait_s: float) -> None:
         """Handle what is ready, waiting at most `wait_s`.
@@ -508,8 +519,16 @@ class Load:
             connections=self._opened,
             made_late=self._requests.made_late,
             per_second_ok=buckets,
+            tail=self._tail(closes),
             samples=self._samples,
         )
+
+    def _tail(self, closes: float) -> list[tuple[float, float, bool]]:
+        if not self._plan.tail_s:
+            return []
+        answers = [(at, latency, right) for right, some in ((True, self._ok), (False, self._refused)) for at, latency in some]
+        found = [(at - latency - closes, 1000 * latency, right) for at, latency, right in answers]
+        return sorted(answer for answer in found if answer[0] >= 0)
 
     def _rate(self, opens: float, closes: float) -> float:
         """Right answers a second, closed loop: between answers, from the last one before the window to its own

@@ -21,7 +21,7 @@ def _bearer() -> Mapping[str, str]:
 
 
 def _asked(texts: object) -> object:
-    return {"model": "minilm", "input": texts, "encoding_format": "float"}
+    return {"input": texts, "model": "minilm"}
 
 
 def maru(precision: str) -> Contender:
@@ -34,7 +34,7 @@ def maru(precision: str) -> Contender:
             str(bin / "maru"), "serve", "embedding", "--host", "127.0.0.1", "--port", str(port),
         ],
         path="/v1/embeddings",
-        body=lambda texts: {"input": texts, "encoding_format": "float"},
+        body=lambda texts: {"input": texts, "model": "embedding"},
         settings="defaults; JWT checked on every request; result cache on; RATE_LIMIT_PER_MIN=0",
         env={
             "MODEL_QUANTIZATION": precision,

@@ -18,7 +18,12 @@ from rich.table import Table
 from maru import __version__
 from maru.settings import ConfigurationError, Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="One serving engine under every model.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # it shows the values of variables
+    help="One serving engine under every model.",
+)
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: made once, shown once, stored hashed.")
 models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
 app.add_typer(keys_app, name="keys")

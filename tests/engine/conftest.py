@@ -1,4 +1,4 @@
-"""What is known to every test of the engine lives in `virtual.py` (time), `fakes.py` (models) and `schedule.py`."""
+"""What the engine's tests share is in `virtual.py` (time), `fakes.py` (models) and `schedule.py` (players)."""
 
 from __future__ import annotations
 

@@ -36,16 +36,13 @@ class Panic(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input, and what befalls it. `fate`: ok · raises · panics · memory · short (the whole batch suffers),
-    error (in its output's place), invalid (in its `prepare`), reject (`prepare` raises for all)."""
+    """One input, and what befalls it. `fate`: ok · raises · panics · memory · short (its whole batch suffers) ·
+    error (in its output's place) · invalid (in its place in `prepare`) · reject (`prepare` raises for all)."""
 
     id: int
     fate: str = "ok"
     cost: float = 1.0
     seconds: float = 0.0
-
-
-FATES = ("raises", "panics", "memory", "short", "error", "invalid", "reject")
 
 
 class Json:
@@ -243,7 +240,13 @@ class World:
         ref = ModelRef(name, version, f"digest of {name}@{version}")
         expected = script.memory_bytes if memory_bytes is None else memory_bytes
         return ModelSpec(
-            ref, lambda: self._open(ref, script), script.limits, Json() if cached else None, expected, pinned, on_demand
+            ref,
+            lambda: self._open(ref, script),
+            script.limits,
+            Json() if cached else None,
+            expected,
+            pinned,
+            on_demand,
         )
 
     async def serve(self, name: str = "m", version: str = "1", **spec: Any) -> Fake:
@@ -258,7 +261,12 @@ class World:
         return resident.model
 
     def request(
-        self, *items: Item | int, model: str = "m", deadline_s: float = 30.0, cached: bool = False, **more: Any
+        self,
+        *items: Item | int,
+        model: str = "m",
+        deadline_s: float = 30.0,
+        cached: bool = False,
+        **more: Any,
     ) -> Request:
         inputs = [item if isinstance(item, Item) else Item(item) for item in items] or [Item(self.id())]
         more.setdefault("costs", [item.cost for item in inputs])
@@ -342,7 +350,9 @@ class World:
         if manager._max_bytes and manager._bytes() > manager._max_bytes:
             self.violations.append(f"{manager._bytes()} bytes in memory")
         if manager._max_bytes and self.held_bytes > manager._max_bytes:
-            self.violations.append(f"{self.held_bytes} bytes held by models, loading and closing ones included")
+            self.violations.append(
+                f"{self.held_bytes} bytes held by models, loading and closing ones included"
+            )
         assert not self.violations, self.violations
 
     async def __aenter__(self) -> Self:

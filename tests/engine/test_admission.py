@@ -6,12 +6,12 @@ import asyncio
 import random
 
 import pytest
+from tests.engine.fakes import World, outcome, ticks
+from tests.engine.virtual import virtual
 
 from maru.engine.errors import DeadlineExceeded, DeadlineUnreachable, EngineError, QueueFull, Refused
 from maru.engine.events import QueueChanged
 from maru.engine.types import Limits, Result
-from tests.engine.fakes import World, outcome, ticks
-from tests.engine.virtual import virtual
 
 SERIAL = Limits(running=2, waiting=10, max_batch_size=1, workers=2)
 """Document 000's limits on a model that computes two items at once and never a batch: its capacity is 2 / base_s."""
@@ -77,7 +77,7 @@ async def test_one_callers_requests_are_served_in_the_order_they_came() -> None:
         model = await world.serve()
         tasks = [world.ask(i, costs=[rng.uniform(0.1, 50)], deadline_s=500) for i in range(60)]
         await asyncio.gather(*tasks)
-        assert sum(model.batches, []) == list(range(60))
+        assert [item for batch in model.batches for item in batch] == list(range(60))
 
 
 @virtual
@@ -96,7 +96,7 @@ async def test_a_list_is_taken_or_refused_exactly_as_its_items_would_be() -> Non
                     assert not room
                 else:
                     assert room and [output[3] for output in result.outputs] == list(range(count))
-                    assert world.loop.time() - began == (busy + count + 1) // 2, "as long as that many singles take"
+                    assert world.loop.time() - began == (busy + count + 1) // 2, "as long as singles take"
                 await asyncio.wait(others) if others else None
 
 
@@ -149,7 +149,8 @@ async def test_those_refused_together_are_not_told_to_come_back_together() -> No
         await asyncio.gather(*(world.ask() for _ in range(4)))
         tasks = [world.ask() for _ in range(20)]
         await ticks(6)
-        times = [task.exception().retry_after_s for task in tasks if task.done()]  # type: ignore[union-attr]
+        errors = [task.exception() for task in tasks if task.done()]
+        times = [error.retry_after_s for error in errors if isinstance(error, QueueFull)]
         assert times == pytest.approx([1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0])
         for task in tasks:
             await asyncio.wait([task])
@@ -162,7 +163,8 @@ async def test_nobody_is_told_to_wait_longer_than_the_whole_line_takes() -> None
         await asyncio.gather(*(world.ask() for _ in range(4)))
         tasks = [world.ask() for _ in range(1000)]
         await ticks(6)
-        times = [error.retry_after_s for task in tasks if task.done() and (error := task.exception())]  # type: ignore[attr-defined]
+        errors = [task.exception() for task in tasks if task.done()]
+        times = [error.retry_after_s for error in errors if isinstance(error, QueueFull)]
         assert len(times) == 988 and max(times) <= 6.5 + 1e-9
         await asyncio.wait(tasks)
 
@@ -266,35 +268,50 @@ async def test_the_time_that_streams_hold_their_slots_is_measured_too() -> None:
         await asyncio.gather(*holders)
 
 
-async def _offer(world: World, count: int, rate: float, rng: random.Random, deadline_s: float, tenant: str = "") -> list[Result | EngineError]:
+async def _offer(
+    world: World,
+    count: int,
+    rate: float,
+    rng: random.Random,
+    deadline_s: float,
+    tenant: str = "",
+    steady: bool = False,
+) -> list[Result | EngineError]:
     """`count` requests at random times, `rate` a second, whatever becomes of them."""
     tasks = []
     for _ in range(count):
         tasks.append(world.ask(deadline_s=deadline_s, tenant=tenant))
-        await asyncio.sleep(rng.expovariate(rate))
+        await asyncio.sleep(rng.uniform(0.5, 1.5) / rate if steady else rng.expovariate(rate))
     ends = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(end, Result | EngineError) for end in ends), ends
     return ends  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(("times", "goodput"), [(1, 0.8), (3, 0.95), (10, 0.95), (25, 0.9)])
-@pytest.mark.parametrize("deadline_s", [30.0, 0.15], ids=["long deadlines", "deadlines shorter than the line"])
+@pytest.mark.parametrize(
+    "deadline_s", [30.0, 0.15], ids=["long deadlines", "deadlines shorter than the line"]
+)
 @virtual
-async def test_under_overload_the_model_goes_on_giving_what_it_can(times: int, goodput: float, deadline_s: float) -> None:
+async def test_under_overload_the_model_gives_what_it_can(
+    times: int, goodput: float, deadline_s: float
+) -> None:
     """R1, without the wire: goodput, the wait of those admitted, and a Retry-After for all others."""
-    seconds, capacity = 20.0, 40.0
+    seconds, capacity = 10.0, 40.0
     async with World(SERIAL) as world:
         await world.serve(base_s=0.05)
         began = world.loop.time()
-        ends = await _offer(world, int(times * capacity * seconds), times * capacity, random.Random(times), deadline_s)
+        rate = times * capacity
+        ends = await _offer(world, int(rate * seconds), rate, random.Random(times), deadline_s)
         lasted = world.loop.time() - began
         served = [end for end in ends if isinstance(end, Result)]
         assert len(served) >= goodput * capacity * lasted, len(served) / (capacity * lasted)
         waits = sorted(result.timings.total_s for result in served)
         assert waits[int(0.99 * len(waits))] <= 1.2 * (10 / 2 + 1) * 0.05
         refused = [end for end in ends if isinstance(end, Refused)]
-        assert all(0 < error.retry_after_s < 1.0 for error in refused)
-        assert len(served) + len(refused) >= 0.99 * len(ends), "a refusal is told at once and not at the deadline"
+        assert all(0 < error.retry_after_s <= 1.0 for error in refused)
+        assert len(served) + len(refused) >= 0.99 * len(ends), (
+            "a refusal is told at once and not at the deadline"
+        )
 
 
 @virtual
@@ -304,12 +321,13 @@ async def test_long_run_shares_follow_the_weights() -> None:
     async with World(Limits(running=4, waiting=400, max_batch_size=1, workers=4)) as world:
         await world.serve(base_s=0.1)
         served = dict.fromkeys(weights, 0.0)
-        until = world.loop.time() + 300
+        until = world.loop.time() + 120
 
         async def caller(tenant: str) -> None:
             while world.loop.time() < until:
                 cost = rng.choice([1.0, 1.0, 4.0])
-                await world.infer(world.request(tenant=tenant, weight=weights[tenant], costs=[cost], deadline_s=900))
+                weight = weights[tenant]
+                await world.infer(world.request(tenant=tenant, weight=weight, costs=[cost], deadline_s=900))
                 served[tenant] += cost
 
         await asyncio.gather(*(caller(tenant) for tenant in weights for _ in range(40)))
@@ -331,26 +349,31 @@ async def test_a_list_does_not_overtake_and_is_not_overtaken_for_being_a_list() 
                 await world.infer(world.request(*range(count), tenant=tenant, deadline_s=900))
                 served[tenant] += count
 
-        await asyncio.gather(*(caller("lists", 20) for _ in range(4)), *(caller("singles", 1) for _ in range(80)))
+        await asyncio.gather(
+            *(caller("lists", 20) for _ in range(4)), *(caller("singles", 1) for _ in range(80))
+        )
         assert served["lists"] == pytest.approx(served["singles"], rel=0.1), served
 
 
 @virtual
 async def test_one_greedy_caller_takes_nothing_from_nine_modest_ones() -> None:
-    """R30: one at ten times the capacity, nine at a tenth of it each."""
+    """R30: one at ten times the capacity, nine at a tenth of it each, on document 000's line."""
     capacity, seconds = 40.0, 60.0
     async with World(SERIAL) as world:
         await world.serve(base_s=0.05)
-        offers = [
-            _offer(world, int(0.1 * capacity * seconds), 0.1 * capacity, random.Random(i), 30.0, f"modest {i}")
-            for i in range(9)
-        ]
-        greedy = _offer(world, int(10 * capacity * seconds), 10 * capacity, random.Random(99), 30.0, "greedy")
-        *modest, theirs = await asyncio.gather(*offers, greedy)
+        rates = {f"modest {i}": 0.1 * capacity for i in range(9)} | {"greedy": 10 * capacity}
+        *modest, greedy = await asyncio.gather(
+            *(
+                _offer(world, int(r * seconds), r, random.Random(who), 30.0, who, steady=True)
+                for who, r in rates.items()
+            )
+        )
         for ends in modest:
             served = sum(isinstance(end, Result) for end in ends)
             assert served >= 0.95 * len(ends), f"{served} of {len(ends)}"
-        assert sum(isinstance(end, Result) for end in theirs) >= 0.05 * capacity * seconds
+        assert sum(isinstance(end, Result) for end in greedy) >= 0.09 * capacity * seconds, (
+            "nor is greed punished"
+        )
 
 
 @virtual

@@ -10,7 +10,7 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec
 
 from maru.engine import batcher, manager
@@ -124,9 +124,10 @@ class VirtualPool:
 
 def run_virtually(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run `main` on a virtual loop, with the engine's thread pools virtual too. Nothing may be left over."""
-    real = batcher.ThreadPoolExecutor
     loop = VirtualLoop()
-    batcher.ThreadPoolExecutor = manager.ThreadPoolExecutor = VirtualPool  # type: ignore[misc, assignment]
+    modules = [vars(module) for module in (batcher, manager)]
+    for module in modules:
+        module["ThreadPoolExecutor"] = VirtualPool
     try:
         task = loop.create_task(main())
         loop.run_until_complete(task)
@@ -134,7 +135,8 @@ def run_virtually(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         assert not left, f"tasks left over: {left}"
         assert not loop.complaints, loop.complaints
     finally:
-        batcher.ThreadPoolExecutor = manager.ThreadPoolExecutor = real  # type: ignore[misc]
+        for module in modules:
+            module["ThreadPoolExecutor"] = ThreadPoolExecutor
         for each in asyncio.all_tasks(loop):
             each.cancel()
         loop.run_until_complete(loop.shutdown_asyncgens())

@@ -17,7 +17,7 @@ def connect(listener: socket.socket, target: bytes, receive_buffer: int | None =
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     peer.settimeout(10)
     peer.connect(listener.getsockname())
-    peer.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)
+    peer.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % target)
     return peer
 
 

@@ -114,7 +114,7 @@ class Workshop:
     async def slow(self, request: Request) -> Response:
         self.requests += 1
         await request.body()
-        seconds = float(request.query_params.get("s", "30"))
+        seconds = _number(request, "s", 30)
 
         async def work() -> None:
             with self.lifecycle:
@@ -125,7 +125,7 @@ class Workshop:
         return JSONResponse({"slept": seconds})
 
     async def big(self, request: Request) -> Response:
-        return Response(bytes(int(request.query_params["n"])))
+        return Response(bytes(int(_number(request, "n", 0))))
 
     async def ready(self, request: Request) -> Response:
         state = self.lifecycle.state
@@ -133,9 +133,9 @@ class Workshop:
         return JSONResponse({"state": state, "client": client}, 200 if state == "ready" else 503)
 
     async def events(self, request: Request) -> Response:
-        count = int(request.query_params.get("n", "1000000000"))
-        every = float(request.query_params.get("every", "0.01"))
-        size = int(request.query_params.get("size", "10"))
+        count = int(_number(request, "n", 1e9))
+        every = _number(request, "every", 0.01)
+        size = int(_number(request, "size", 10))
 
         @asynccontextmanager
         async def source() -> AsyncIterator[AsyncIterator[ServerEvent]]:
@@ -154,9 +154,19 @@ class Workshop:
             source(),
             ending=self.lifecycle.ending,
             describe=lambda error: ServerEvent.of({"error": type(error).__name__}, "error"),
-            heartbeat_s=float(request.query_params.get("beat", "15")),
-            write_timeout_s=float(request.query_params.get("patience", "0.4")),
+            heartbeat_s=_number(request, "beat", 15),
+            write_timeout_s=_number(request, "patience", 0.4),
         )
+
+
+def _number(request: Request, name: str, default: float) -> float:
+    try:
+        value = float(request.query_params.get(name, default))
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1e9:
+        raise Problem(400, "BAD_REQUEST", f"{name} is not a number from 0 to 1e9")
+    return value
 
 
 @dataclass

@@ -10,7 +10,7 @@ EngineError
 ├── DeadlineExceeded        the deadline passed while waiting or computing
 ├── ModelNotFound           no model, version or alias of that name
 ├── ModelLoadFailed         a load or a swap failed; what was loaded before still serves
-├── ModelFailed             the model raised; the message stays in the log
+├── ModelFailed             the model raised; its message is never shown, as it may hold input
 ├── OutOfMemory             the model ran out of memory
 └── InputError              the model can't take this input; the message is for the caller
     └── InputTooLong          longer than the model's window, and truncation was refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -62,7 +63,7 @@ class Health:
 
     async def metrics(self, call: Caller) -> Reply:
         """Prometheus text, or OpenMetrics for who accepts it."""
-        text, media_type = self.render(call.header(b"accept") or "")
+        text, media_type = await asyncio.to_thread(self.render, call.header(b"accept") or "")
         return Reply(text, media_type=media_type)
 
     def routes(self) -> list[Route]:

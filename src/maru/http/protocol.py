@@ -186,6 +186,8 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.get_http_version() == "0.9":
+            raise httptools.HttpParserError("HTTP/0.9 has no head")
         self._in_head = False
         self._overhead = 0
         before = self.cycle

@@ -34,8 +34,9 @@ class Dense:
 class EncoderFolder:
     """What the files say, before any weight is read.
 
-    A Transformer and a Pooling, any number of Dense modules, and a Normalize or none. `max_tokens` is None where they leave it to the architecture. `prompts` are put before a text, by task.
-    `dimensions` are the shorter vectors (Matryoshka) that they declare.
+    There is a Transformer and a Pooling, any number of Dense modules, and a Normalize or none. `max_tokens`
+    is None where the files leave it to the architecture. `prompts` are put before a text, by task, and
+    `dimensions` are the shorter vectors (Matryoshka) that the files declare.
     """
 
     path: Path
@@ -90,14 +91,13 @@ class EncoderFolder:
             dimensions=_dimensions(general, config),
         )
 
-    def digest(self, *settings: object) -> str:
-        """SHA-256 of every file that decides what the model computes, and of the settings it is used with."""
+    def digest(self) -> str:
+        """SHA-256 of every file that decides what the model computes."""
         total = hashlib.sha256()
         for file in sorted(self._files()):
             with file.open("rb") as opened:
                 content = hashlib.file_digest(opened, "sha256").hexdigest()
             total.update(f"{file.relative_to(self.path).as_posix()}={content}\n".encode())
-        total.update(repr(settings).encode())
         return total.hexdigest()
 
     def _files(self) -> set[Path]:

@@ -21,14 +21,16 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def fetch(name: str, cache: Path, *, token: str | None = None, endpoint: str | None = None) -> Path:
-    """The folder of the newest revision of a repository, downloaded into `cache` as far as it isn't there.
+    """The folder of a repository's newest revision, downloaded into `cache` as far as it isn't there.
 
-    A download that broke off is taken up again. Without network, what was downloaded before is used. Every file
-    is held against the checksum that the hub gives for it. ModelUnavailable says why it can't be had, and what
-    to do.
+    A connection that breaks is taken up where it broke. Without network, what was downloaded before is used.
+    Every file is held against the checksum that the hub gave for it. ModelUnavailable says why the model
+    can't be had, and what to do.
     """
     if not NAME.fullmatch(name) or ".." in name or "--" in name:
-        raise ModelUnavailable(f"{name[:96]!r} is no name of a repository on the hub, which is like owner/model")
+        raise ModelUnavailable(
+            f"{name[:96]!r} is no name of a repository on the hub, which is like owner/model"
+        )
     folder = _download(name, cache, token, endpoint)
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not _intact(file):
@@ -39,36 +41,37 @@ def fetch(name: str, cache: Path, *, token: str | None = None, endpoint: str | N
 
 
 def _download(name: str, cache: Path, token: str | None, endpoint: str | None) -> Path:
-    import httpx2
     from huggingface_hub import errors, snapshot_download
 
     try:
         folder = snapshot_download(
-            name, cache_dir=cache, token=token, endpoint=endpoint, allow_patterns=FILES, ignore_patterns=ELSEWHERE
+            name,
+            cache_dir=cache,
+            token=token,
+            endpoint=endpoint,
+            allow_patterns=FILES,
+            ignore_patterns=ELSEWHERE,
         )
     except errors.GatedRepoError:
-        raise ModelUnavailable(
-            f"{name} is gated: accept its terms on the hub, and set HF_TOKEN to a token of that account"
-        ) from None
+        said = "is gated: accept its terms on the hub, and set HF_TOKEN to a token of that account"
+        raise ModelUnavailable(f"{name} {said}") from None
     except errors.RepositoryNotFoundError:
-        raise ModelUnavailable(
-            f"the hub has no {name}, or it is private and HF_TOKEN does not open it"
-        ) from None
-    except (httpx2.HTTPError, OSError) as error:
-        raise ModelUnavailable(_reason(name, error)) from error
+        said = "is not on the hub, or is private and HF_TOKEN does not open it"
+        raise ModelUnavailable(f"{name} {said}") from None
+    except Exception as error:  # of the library, the network or the disk
+        raise ModelUnavailable(f"{name} {_reason(error)}") from error
     return Path(folder)
 
 
-def _reason(name: str, error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     """What to tell of a failed download, by what is at the bottom of it."""
-    chain: list[BaseException | None] = [error, error.__cause__, error.__context__]
-    for cause in chain:
+    for cause in (error, error.__cause__, error.__context__):
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if status in (401, 403):
-            return f"the hub refuses {name} to this HF_TOKEN ({status}): it is wrong, or has no access"
+            return f"is refused by the hub ({status}): HF_TOKEN is wrong, or has no access to it"
         if isinstance(cause, OSError) and cause.errno in NO_ROOM:
-            return f"there is no room on the disk for {name}"
-    return f"{name} can't be fetched from the hub ({type(error).__name__}), and is not here from before"
+            return "does not fit on the disk: there is no room left"
+    return f"can't be fetched from the hub ({type(error).__name__}), and was not fetched before"
 
 
 def _intact(file: Path) -> bool:

@@ -14,8 +14,8 @@ __all__ = ["ModelUnavailable", "locate"]
 def locate(name: str, cache: Path, *, token: str | None = None, endpoint: str | None = None) -> Path:
     """The folder of a model. ModelUnavailable when it can't be had.
 
-    A name that begins with `/`, `.` or `~` is a folder's path. Any other is that of a package that is installed,
-    or else of a repository on the hub, which is downloaded into `cache`; such a name never becomes a path.
+    A name that begins with `/`, `.` or `~` is a folder's path. Any other is that of an installed package, or
+    else of a repository on the hub, which is downloaded into `cache`; such a name never becomes a path.
     """
     if name.startswith(("/", ".", "~")):
         folder = Path(name).expanduser()

@@ -38,6 +38,9 @@ class Encoder:
         self._session = Session(graph / GRAPH, int8=precision == "int8")
         self.pooling = folder.pooling
         self.dimension = int(self._session.metadata["dimension"])
+        published = architecture.matryoshka.get(self.dimension, ())
+        self.dimensions = tuple(size for size in folder.dimensions or published if size < self.dimension)
+        """The shorter vectors that the model was trained for: its own, cut and normalised again."""
         self.memory_bytes = int(self._session.metadata["resident_bytes"])
 
     def encode(self, sequences: Sequence[Sequence[int]], skip: Sequence[int] | None = None) -> Vectors:

@@ -32,8 +32,9 @@ class TextTokenizer:
         self._tokenizer = tokenizer
         self._cut_left = folder.cut_left
         self._vocabulary = vocabulary
-        self._foreign = tokenizer.get_vocab_size(with_added_tokens=True) > vocabulary
         self.max_tokens = max_tokens
+        self.strays = tokenizer.get_vocab_size(with_added_tokens=True) > vocabulary
+        """Whether text can give ids that the model has no embedding for."""
         special = tokenizer.encode("a").special_tokens_mask
         self._before = next((i for i, mark in enumerate(special) if not mark), 0)
         self._after = next((i for i, mark in enumerate(reversed(special)) if not mark), 0)
@@ -56,15 +57,10 @@ class TextTokenizer:
         return ids[: self.max_tokens - self._after] + ids[len(ids) - self._after :]
 
     def knows(self, ids: Sequence[int]) -> bool:
-        """Whether the model has an embedding for each of these ids, wherever they come from."""
+        """Whether there are ids, and the model has an embedding for each."""
         return bool(ids) and min(ids) >= 0 and max(ids) < self._vocabulary
 
-    @property
-    def foreign(self) -> bool:
-        """Whether text can give ids that the model has no embedding for."""
-        return self._foreign
-
-    def prefix_length(self, prompt: str) -> int:
-        """How many of a text's first ids a prompt before it takes, as sentence-transformers counts them."""
+    def prompt_length(self, prompt: str) -> int:
+        """How many of a text's first ids are its prompt's, as sentence-transformers counts them."""
         (ids,) = self.encode([prompt])
-        return len(ids) - (1 if self._after else 0)
+        return len(ids) - (self._after > 0)

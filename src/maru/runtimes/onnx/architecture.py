@@ -12,7 +12,8 @@ Architecture = Bert | Gemma
 
 Each has `vocabulary` and `hidden` sizes, and `positions`, the most tokens that a text may have; `anchor`, the
 name of a tensor that its checkpoints have, whatever stands before their names; `bfloat`, whether 16 bits must
-be bfloat16; `matryoshka`, the shorter vectors that its published checkpoints were trained for; and `build`.
+be bfloat16; `matryoshka`, the shorter vectors that its published checkpoints of a dimension were trained for;
+and `build`.
 """
 
 ARCHITECTURES: dict[str, type[Bert] | type[Gemma]] = {

@@ -22,7 +22,7 @@ class Bert:
 
     anchor: ClassVar[str] = "embeddings.word_embeddings.weight"
     bfloat: ClassVar[bool] = False
-    matryoshka: ClassVar[tuple[int, ...]] = ()
+    matryoshka: ClassVar[dict[int, tuple[int, ...]]] = {}
 
     vocabulary: int
     hidden: int

@@ -27,7 +27,7 @@ class Gemma:
 
     anchor: ClassVar[str] = "embed_tokens.weight"
     bfloat: ClassVar[bool] = True
-    matryoshka: ClassVar[tuple[int, ...]] = (128, 256, 512)
+    matryoshka: ClassVar[dict[int, tuple[int, ...]]] = {768: (128, 256, 512)}
 
     vocabulary: int
     hidden: int
