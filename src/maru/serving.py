@@ -16,7 +16,7 @@ from maru.app import SERVICES, Platform, alone, open_keys, together
 from maru.auth.development import development_secret
 from maru.auth.keys import EVERYTHING, mint
 from maru.auth.token import issue
-from maru.http.protocol import Bounds
+from maru.http.crowd import Bounds
 from maru.http.server import serve
 from maru.settings import ConfigurationError, Settings
 from maru.telemetry.logs import configure

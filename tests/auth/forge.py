@@ -257,6 +257,8 @@ def _forged() -> dict[str, str]:
         "sub given twice": sign(hs, raw('{"sub":"other",@}')),
         "aud given twice": sign(hs, raw('{@,"aud":"authenticated"}')),
         "twins further in": sign(hs, raw('{@,"x":[{"a":1,"a":1}]}')),
+        "NaN where nobody looks": sign(hs, raw('{@,"x":NaN}')),
+        "Infinity where nobody looks": sign(hs, raw('{@,"x":[-Infinity]}')),
         "exp NaN": sign(hs, raw("{@}").replace(str(NOW + 3600).encode(), b"NaN")),
         "exp Infinity": sign(hs, raw("{@}").replace(str(NOW + 3600).encode(), b"Infinity")),
         "exp 1e999": sign(hs, raw("{@}").replace(str(NOW + 3600).encode(), b"1e999")),

@@ -232,6 +232,20 @@ def test_what_redis_tells_is_what_this_process_would_tell(redis_server: RedisSer
     asyncio.run(scenario())
 
 
+def test_a_refusal_by_redis_costs_nothing_here_either(redis_server: RedisServer) -> None:
+    redis_server.admin.flushall()
+
+    async def scenario() -> None:
+        async with breaker(redis_server.url) as way:
+            one, other = RateLimiter(5, breaker=way), RateLimiter(5, breaker=way)
+            assert await count(one, "a", 5) == 5
+            assert await count(other, "a", 50) == 0
+            redis_server.admin.flushall()  # as if the minute were over
+            assert await count(other, "a", 50) == 5
+
+    asyncio.run(scenario())
+
+
 def test_redis_holds_no_name_and_forgets_in_time(redis_server: RedisServer) -> None:
     redis_server.admin.flushall()
 

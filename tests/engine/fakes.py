@@ -34,6 +34,9 @@ class Panic(BaseException):
     """What native code raises when it panics (pyo3's PanicException is no Exception either)."""
 
 
+FATES = ("raises", "panics", "memory", "short", "error", "invalid", "reject")
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One input, and what befalls it. `fate`: ok · raises · panics · memory · short (its whole batch suffers) ·
@@ -233,12 +236,12 @@ class World:
         cached: bool = False,
         on_demand: bool = False,
         pinned: bool = False,
-        memory_bytes: int | None = None,
+        expected_bytes: int | None = None,
         **scripted: Any,
     ) -> ModelSpec:
         script = script or Script(scripted.pop("limits", self.limits), **scripted)
         ref = ModelRef(name, version, f"digest of {name}@{version}")
-        expected = script.memory_bytes if memory_bytes is None else memory_bytes
+        expected = script.memory_bytes if expected_bytes is None else expected_bytes
         return ModelSpec(
             ref,
             lambda: self._open(ref, script),

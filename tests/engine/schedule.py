@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from tests.engine.fakes import Item, Script, World, ticks
+from tests.engine.fakes import FATES, Item, Script, World, ticks
 
 from maru.engine.errors import (
     DeadlineExceeded,
@@ -25,7 +25,6 @@ from maru.engine.errors import (
 )
 from maru.engine.types import Limits, ModelRef, Request, Result
 
-FATES = ("raises", "panics", "memory", "short", "error", "invalid", "reject")
 ERRORS: dict[str, type[Exception]] = dict.fromkeys(FATES, ModelFailed) | {
     "memory": OutOfMemory,
     "invalid": InputError,

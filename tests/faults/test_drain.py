@@ -9,8 +9,8 @@ import threading
 import time
 from collections import Counter
 
-from ..http.live import answer, everything, replies, until
-from .child import listening, process
+from tests.faults.child import listening, process
+from tests.http.live import answer, everything, replies, until
 
 
 class Traffic:
@@ -68,7 +68,7 @@ def test_a_busy_server_loses_nothing() -> None:
         contextlib.ExitStack() as stack,
     ):
         address = listener.getsockname()
-        running = [stack.enter_context(connect(listener, target)) for target in (b"/slow?s=1.5", b"/slow?s=3")]
+        running = [stack.enter_context(connect(listener, b"/slow?s=" + s)) for s in (b"1.5", b"3")]
         streams = [stack.enter_context(connect(listener, b"/events")) for _ in range(10)]
         for stream in streams:
             assert stream.recv(15) == b"HTTP/1.1 200 OK"
@@ -101,14 +101,17 @@ def test_an_interrupt_does_not_wait_for_balancers() -> None:
 
 
 def test_a_second_signal_does_not_wait_for_anyone() -> None:
-    with listening() as listener, process(listener, drain_delay_s=30, grace_s=30) as server:
-        with connect(listener, b"/slow?s=30") as peer:
-            time.sleep(0.2)
-            server.send_signal(signal.SIGTERM)
-            time.sleep(0.1)
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(3) == 1
-            assert b"SHUTTING_DOWN" in everything(peer)
+    with (
+        listening() as listener,
+        process(listener, drain_delay_s=30, grace_s=30) as server,
+        connect(listener, b"/slow?s=30") as peer,
+    ):
+        assert ask(listener, b"/ready") == 200
+        server.send_signal(signal.SIGTERM)
+        until(lambda: ask(listener, b"/ready") == 503)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(3) == 1
+        assert b"SHUTTING_DOWN" in everything(peer)
 
 
 def test_one_process_takes_over_from_another() -> None:

@@ -12,25 +12,28 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from starlette.applications import Starlette
-
-from ..http.live import QUICK, Workshop, served, until
+from tests.http.live import QUICK, Workshop, served, until
 
 SEEDS = [
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /?name=%F0%9F%98%80 HTTP/1.1\r\nHost: a:80\r\nAccept: */*\r\nX-Request-ID: one\r\n\r\n",
     b"HEAD /big?n=10 HTTP/1.1\r\nHost: [::1]\r\n\r\n",
-    b"POST /json HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"a\": [1, 2]}",
-    b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nT: v\r\n\r\n",
+    b"POST /json HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
+    b'{"a": [1, 2]}',
+    b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nT: v\r\n\r\n",
     b"POST /slow?s=0.01 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}",
-    b"GET /events?n=2&every=0 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\nGET / HTTP/1.0\r\nHost: a\r\n\r\n",
+    b"GET /events?n=2&every=0 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
+    b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
 ]
 SPICE = [
-    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"%", b"\xff", b"\xc3\x28", b"A" * 300, b"-1",
-    b"0", b"99999999999", b"chunked", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Host: b\r\n",
-    b"Connection: close\r\n", b"HTTP/1.1", b"Upgrade: h2c\r\n", b"\x0b", b"\x7f", b"\x16\x03\x01", b"{", b"..%2f",
-]  # fmt: skip
+    *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"%", b"{", b"\x0b", b"\x7f", b"\xff"),
+    *(b"\xc3\x28", b"\x16\x03\x01", b"A" * 300, b"-1", b"0", b"99999999999", b"chunked", b"HTTP/1.1"),
+    *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Host: b\r\n", b"Upgrade: h2c\r\n"),
+    *(b"Connection: close\r\n", b"..%2f"),
+]
 
 
 def mutated(dice: random.Random) -> bytes:

@@ -7,8 +7,8 @@ import socket
 import time
 from pathlib import Path
 
-from ..http.live import answer, everything, replies, until
-from .child import listening, process
+from tests.faults.child import listening, process
+from tests.http.live import answer, everything, replies, until
 
 
 def connect(listener: socket.socket, target: bytes, receive_buffer: int | None = None) -> socket.socket:
@@ -42,7 +42,8 @@ def test_readers_who_do_not_read_cost_little() -> None:
             assert slots(listener) == 0
         before = resident_mib(server.pid)
         for _ in range(50):
-            stack.enter_context(connect(listener, b"/events?every=0&size=5000&patience=2", receive_buffer=4096))
+            target = b"/events?every=0&size=5000&patience=2"
+            stack.enter_context(connect(listener, target, receive_buffer=4096))
         until(lambda: slots(listener) == 50)
         most = before
         while slots(listener):

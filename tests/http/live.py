@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from maru.engine.errors import Draining
 from maru.engine.events import Events
 from maru.engine.lifecycle import Lifecycle
+from maru.http.crowd import Bounds
 from maru.http.disconnect import unless_gone
 from maru.http.problem import Problem, respond
-from maru.http.protocol import Bounds
 from maru.http.server import Server, serve
 from maru.http.sse import EventStream, ServerEvent
 from maru.http.strict_json import BadJson, loads

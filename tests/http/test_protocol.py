@@ -160,12 +160,19 @@ def test_what_came_before_is_answered_and_what_comes_behind_is_not(live: Live, m
 
 def test_a_body_that_turns_out_malformed_is_refused_once(live: Live) -> None:
     before = live.workshop.ran
-    (reply,) = live.say(
-        b"POST /slow HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"zzz\r\n", SMUGGLED
-    )
+    began = b"POST /slow HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    (reply,) = live.say(began, b"zzz\r\n", SMUGGLED)
     assert reply.status == 400
     assert live.workshop.ran == before
     until(lambda: not live.server.server_state.tasks)
+
+
+def test_an_answer_given_before_the_body_is_the_only_one(live: Live) -> None:
+    early = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    (reply,) = live.say(early, b"zzz\r\n", SMUGGLED)
+    assert reply.status == 200
+    kept = live.say(early, b"0\r\n\r\n" + LAST)
+    assert [reply.status for reply in kept] == [200, 200]
 
 
 def test_nothing_after_a_last_request_is_read(live: Live) -> None:
@@ -233,6 +240,24 @@ def test_an_unknown_upgrade_is_ignored(live: Live) -> None:
     (reply,) = live.say(said + SMUGGLED)
     assert reply.status == 200
     assert reply.headers["connection"] == "close"
+
+
+SHAKE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%b\r\n"
+)
+
+
+def test_a_websocket_handshake_stands_alone(live: Live) -> None:
+    """The workshop has no WebSocket: 403."""
+    assert [reply.status for reply in live.say(SHAKE % b"")] == [403]
+    assert [reply.status for reply in live.say(GET, SHAKE % b"Content-Length: 0\r\n")] == [200, 403]
+    for body in (b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"):
+        (reply,) = live.say(SHAKE % body)
+        assert reply.status in (400, 408)
+    slow = b"GET /slow?s=0.1 HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert [reply.status for reply in live.say(slow + SHAKE % b"")] == [200]
+    assert [reply.status for reply in live.say(slow, SHAKE % b"")] == [200, 403]
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -111,6 +111,9 @@ def test_a_value_of_another_key_is_not_found(redis_server: RedisServer) -> None:
             admin.set(b"maru:result:" + one, second)
             admin.set(b"maru:result:" + other, first)
             assert await cache.get_many([one, other]) == [None, None]
+            for name, sealed in ((one, second), (other, first)):  # and with the name that it carries changed
+                admin.set(b"maru:result:" + name, sealed.replace(one, name).replace(other, name))
+            assert await cache.get_many([one, other]) == [None, None]
 
     asyncio.run(scenario())
 

@@ -75,7 +75,7 @@ class Keyring:
         if not self._touched.get(public_id):
             self._touched.put(public_id, True)
             with suppress(RuntimeError):  # closed already: the last requests of a server that stops
-                self._threads.submit(self._note_use, public_id)
+                self._threads.submit(self._note_use, public_id, self._now())
 
     async def aclose(self) -> None:
         """Let running statements end and drop those not yet begun."""
@@ -105,8 +105,8 @@ class Keyring:
         if not task.cancelled():
             task.exception()  # everyone who waited may have given up: nobody else will look at it
 
-    def _note_use(self, public_id: str) -> None:
+    def _note_use(self, public_id: str, when: datetime) -> None:
         try:
-            self._store.touch(public_id, self._now())
+            self._store.touch(public_id, when)
         except Exception as error:
             log.warning("the last use of an API key was not noted (%s)", type(error).__name__)

@@ -123,7 +123,8 @@ class Batcher:
         except _LEAVING:
             raise
         except BaseException as error:
-            raise _typed(error) from error.__cause__
+            failure = _typed(error)
+            raise failure from failure.__cause__
         finally:
             if hasattr(parts, "aclose"):
                 await parts.aclose()

@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
-from maru.engine.errors import InputError, ModelFailed, OutOfMemory
 from maru.engine.events import CacheLookedUp, Events
 from maru.engine.model import ModelSpec
 from maru.engine.types import CacheState, Clock, ModelRef, Request, Result
@@ -117,7 +116,7 @@ class Cache:
 
 
 class _Landing:
-    """How a flight ended: with an output, with an error that everyone would get, or with its leader leaving."""
+    """How a flight ended: with an output (or the error that everyone would get), or with its leader leaving."""
 
     __slots__ = ("abandoned", "output")
 
@@ -157,11 +156,10 @@ class Entry:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Whatever was not filled is handed over; an error that the others would get too is shared with them."""
+    async def __aexit__(self, *_: object) -> None:
+        """Whatever was not filled is handed over. An error that the others would get too was filled in its place."""
         for key in list(self._leads):
-            deterministic = isinstance(error, InputError | ModelFailed | OutOfMemory)
-            self._land(key, _Landing(error) if deterministic else _Landing(abandoned=True))
+            self._land(key, _Landing(abandoned=True))
 
     async def todo(self) -> Sequence[int]:
         """The positions that the caller must compute and `fill` now; none when every output is known.

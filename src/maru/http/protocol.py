@@ -19,7 +19,6 @@ import asyncio
 import enum
 import http
 import math
-from dataclasses import dataclass
 from typing import Any, cast
 
 import httptools
@@ -27,6 +26,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from maru.http.crowd import Crowd
 
 _HELD_BYTES = 64 * 1024
 """How much a client may send ahead, behind a request that is being answered, before it is no longer read."""
@@ -39,38 +40,6 @@ _LAST_MOMENT_S = 0.5
 
 _CHUNK_OVERHEAD = 16
 """Bytes of framing that each byte of a chunked body is given: the chunk's size line and line ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one connection, and all of them together, may take. Times are seconds."""
-
-    first_byte_s: float = 5.0
-    head_s: float = 5.0
-    idle_s: float = 5.0
-    write_timeout_s: float = 5.0
-    linger_s: float = 2.0
-    max_header_bytes: int = 16 * 1024
-    max_connections: int = 1000
-
-
-class Crowd:
-    """The connections of one server. Under pressure those without a request make room for new ones."""
-
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
-        self.waiting: dict[Connection, None] = {}
-        """Connections without a request in progress, those that have waited longest first."""
-        self.parting = False
-        """Whether each connection is to be closed with its next response."""
-
-    def make_room(self) -> bool:
-        """Close the connection that has waited longest for its client's next request, if there is one."""
-        longest = next(iter(self.waiting), None)
-        if longest is None:
-            return False
-        longest.finish()
-        return True
 
 
 class _Phase(enum.Enum):
@@ -203,16 +172,23 @@ class Connection(HttpToolsProtocol):
             self._wait(_Phase.IDLE, self._bounds.idle_s)
 
     def _upgrade(self) -> None:
-        if self._should_upgrade():
-            self.handle_websocket_upgrade()
-        elif self.cycle is not None:
+        if not self._should_upgrade():
             # Answered as if it had not asked; but the parser reads no further requests here.
             self.cycle.keep_alive = False
+        elif (self._running is not None and not self._running.response_complete) or _announces_body(
+            self.headers
+        ):
+            # uvicorn would write its 101 into the answer before; and wait for the body without a deadline.
+            self._malformed(400, "this is no place for a WebSocket handshake")
+        else:
+            self.handle_websocket_upgrade()
 
     def _malformed(self, status: int, message: str) -> None:
         """Refuse what can't be read further. Each request has one answer at most, this one included."""
         running = self._running
-        if running is None or running.response_complete:
+        if self._phase is _Phase.SURPLUS:
+            self.finish(linger=True)
+        elif running is None or running.response_complete:
             self._refuse(status, message)
         elif not running.more_body:
             # A good request is being answered, and what came behind it is refused by closing.
@@ -372,3 +348,8 @@ def _abandon(cycle: RequestResponseCycle) -> None:
     if not cycle.response_complete:
         cycle.disconnected = True
     cycle.message_event.set()
+
+
+def _announces_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    fields = dict(headers)
+    return b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"

@@ -16,7 +16,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from maru.engine.lifecycle import Lifecycle
-from maru.http.protocol import Bounds, Connection, Crowd
+from maru.http.crowd import Bounds, Crowd
+from maru.http.protocol import Connection
 
 _PARTING_S = 1.0
 """How long streams and requests that are cut short have to send their last words."""

@@ -78,6 +78,7 @@ class ServiceApp:
             exception_handlers={HTTPException: self._no_route, Exception: self._failed},
         )
         self._fixed: dict[tuple[str, str], Endpoint] = {}
+        self._doors = {route.path.split("/")[1]: route.envelope for route in routes if route.envelope}
         for route in routes:
             endpoint = Endpoint(route, self, service.envelope, **self._described(route))
             self.api.router.routes.append(endpoint)
@@ -107,11 +108,16 @@ class ServiceApp:
             headers["allow"] = self._allowed(request.scope)
         code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(status, "ERROR")
         problem = Problem(status, code, MEANINGS.get(status, "the request failed"), headers=headers)
-        return respond(problem, self.service.envelope, request.scope.get("maru.request_id", ""))
+        return respond(problem, self.envelope_of(request.scope), request.scope.get("maru.request_id", ""))
 
     async def _failed(self, request: Request, error: Exception) -> Response:
         problem = problem_of(error, self.invalid_status)
-        return respond(problem, self.service.envelope, request.scope.get("maru.request_id", ""))
+        return respond(problem, self.envelope_of(request.scope), request.scope.get("maru.request_id", ""))
+
+    def envelope_of(self, scope: Scope) -> Envelope:
+        """The error shape of a path: that of the door it is behind (`/v1`, `/v2`), or the service's own."""
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        return self._doors.get(path[1:].partition("/")[0], self.service.envelope)
 
     def _allowed(self, scope: Scope) -> str:
         """The methods of every route of this path (RFC 9110, 15.5.6)."""

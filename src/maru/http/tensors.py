@@ -35,7 +35,7 @@ HEADER_LENGTH = "inference-header-content-length"
 class Tensor(BaseModel):
     """One tensor. `data` is flat or nested, in row-major order; absent when it follows as binary."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=128)
     shape: list[int] = Field(max_length=8)
@@ -76,12 +76,16 @@ class Tensor(BaseModel):
 
 
 class RequestedOutput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
     name: str = Field(max_length=128)
     parameters: dict[str, Any] | None = None
 
 
 class InferenceRequest(BaseModel):
     """What is sent to `/v2/models/{model}/infer`."""
+
+    model_config = ConfigDict(extra="forbid")
 
     id: str | None = Field(None, max_length=256)
     parameters: dict[str, Any] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ metadata = MetaData(
 """Every table of ours. Constraints have names, so that a migration can drop them."""
 
 _CREATE_LOCK = 0x6D617275
+_BUSY_S = 5.0
 
 
 class Moment(TypeDecorator[datetime]):
@@ -61,7 +64,7 @@ def connect(url: str) -> Engine:
         file = Path(parsed.database)
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.touch(mode=0o600)
-    engine = create_engine(parsed, connect_args={"timeout": 5.0})
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_S})
     event.listen(engine, "connect", _configure_sqlite)
     return engine
 
@@ -78,7 +81,23 @@ def create(engine: Engine) -> None:
 
 def _configure_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
+    _use_write_ahead_log(cursor)
     # FULL: what was acknowledged survives a loss of power, not only a crash.
-    for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _use_write_ahead_log(cursor: sqlite3.Cursor) -> None:
+    # The one statement for which SQLite does not wait: of several processes that open a new file all but one
+    # are told at once that it is locked.
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)

@@ -153,7 +153,7 @@ def test_another_content_type(embedding) -> None:
 
 
 @pytest.mark.parametrize("path", ["/embed", "/batch-embed", "/v1/embeddings", "/tokenize", "/v2/models/embedding/infer"])
-@pytest.mark.parametrize("credential", [None, "Bearer ", "Bearer abc", "Basic dXNlcjpwYXNz", "Bearer a.b.c"])
+@pytest.mark.parametrize("credential", [None, "Bearer", "Bearer abc", "Basic dXNlcjpwYXNz", "Bearer a.b.c"])
 def test_a_token_is_required(embedding, path, credential) -> None:
     headers = {"Authorization": credential} if credential else {}
     answer = httpx.post(embedding.url + path, json={"text": "a"}, headers=headers)

@@ -17,6 +17,7 @@ from maru.runtimes.json_file import JsonFile
 from maru.runtimes.onnx.assembly import Assembly
 from maru.runtimes.onnx.graph import MICROSOFT
 from maru.runtimes.onnx.grouped_attention import GroupedAttention, full_mask, sliding_mask
+from maru.runtimes.onnx.packed import FULL_RUN
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -74,9 +75,12 @@ class Gemma:
         return self._norm(a, x, "norm")
 
     def _turns(self, a: Assembly, base: float) -> tuple[str, str]:
-        """Cosines and sines of every position's angles, each [positions, size / 2]."""
+        """Cosines and sines of every position's angles, each [positions, size / 2].
+
+        There are as many as a run has tokens at least: the operator asks for that, whatever their positions.
+        """
         powers = np.arange(0, self.attention.size, 2, dtype=np.float32) / np.float32(self.attention.size)
-        angles = np.arange(self.positions, dtype=np.float32)[:, None] / np.float32(base) ** powers
+        angles = np.arange(max(self.positions, FULL_RUN), dtype=np.float32)[:, None] / np.float32(base) ** powers
         return a.graph.constant(np.cos(angles)), a.graph.constant(np.sin(angles))
 
     def _attended(self, part: Assembly, x: str, turns: tuple[str, str], mask: str) -> str:

@@ -30,7 +30,13 @@ TokenId = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, max_length=MAX_TOKENS)]
 
 
-class Options(BaseModel):
+class Strict(BaseModel):
+    """A request: a field that it does not have is a mistake, and is told."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Options(Strict):
     """How texts are to be embedded."""
 
     task: Annotated[StrictStr, Field(max_length=64)] | None = Field(
@@ -72,7 +78,7 @@ class BatchEmbedResponse(BaseModel):
     tokens: int
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(Strict):
     texts: Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
@@ -101,7 +107,7 @@ class Problem(BaseModel):
     detail: str
 
 
-class EmbeddingsRequest(BaseModel):
+class EmbeddingsRequest(Strict):
     """OpenAI's request: one text, several, or the token ids of one or several."""
 
     input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | TokenIds | Annotated[

@@ -1,0 +1,30 @@
+"""All benchmarks, one after the other: `python -m bench.run [--quick]`. Each can be run alone.
+
+With --quick every part shows that it works, in about ten minutes, and its figures mean little.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+PARTS = ("prepare", "prove", "engine", "overload", "embedding")
+TAKES_QUICK = {"engine", "overload", "embedding"}
+
+
+def main() -> None:
+    """Run them; the exit status is the first that failed."""
+    quick = ["--quick"] if "--quick" in sys.argv[1:] else []
+    for part in PARTS:
+        began = time.monotonic()
+        print(f"== bench.{part}", flush=True)
+        options = quick if part in TAKES_QUICK else []
+        done = subprocess.run([sys.executable, "-m", f"bench.{part}", *options])
+        print(f"== bench.{part}: {time.monotonic() - began:.0f} s, exit {done.returncode}", flush=True)
+        if done.returncode:
+            sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
