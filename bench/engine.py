@@ -1,9 +1,10 @@
-"""What an engine costs: two models that cost nothing, served by Maru, bare FastAPI, LitServe, BentoML and Ray Serve.
+"""What an engine costs: Maru, bare FastAPI, LitServe, BentoML and Ray Serve around models that cost nothing.
 
     python -m bench.engine [--quick] [--rounds 5] [--seconds 5] [--pin]
 
-`echo` is pure overhead; `device` sleeps 5 ms and 0.1 ms an item behind a lock, so that batching shows. The value in every
-answer is checked. --pin puts servers on the first core and the load on the last; without it everyone may use both.
+`echo` is pure overhead; `device` sleeps 5 ms and 0.1 ms an item behind a lock, so that batching shows. The
+value in every answer is checked. --pin puts servers on the first core and the load on the last; without it
+everyone may use all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bench.contenders import Contender, models
 from bench.contenders.engine import contenders
 from bench.load import Plan, Requests, http_request, warmed
 from bench.procs import Server
-from bench.rounds import Cells, Stage, figures, machine, rotated, table, write
+from bench.rounds import Cells, Stage, figures, machine, rotated, table, where, write
 
 IDEAL = 32 / 0.0082
 """Items a second of the device when every batch is full: 32 in 5 ms + 32 x 0.1 ms."""
@@ -47,7 +48,9 @@ class Windows:
 
     def __init__(self, count: int = 512) -> None:
         rng = random.Random("windows")
-        self.all = [[[round(rng.uniform(-9, 9), 4) for _ in range(18)] for _ in range(12)] for _ in range(count)]
+        self.all = [
+            [[round(rng.uniform(-9, 9), 4) for _ in range(18)] for _ in range(12)] for _ in range(count)
+        ]
         self._values = [models.value(window) for window in self.all]
 
     def check(self, number: int, body: bytes) -> bool:
@@ -63,7 +66,9 @@ class Windows:
     def requests(self, contender: Contender, port: int) -> Iterator[bytes]:
         """An endless series."""
         made = [
-            http_request("POST", f"127.0.0.1:{port}", contender.path, json.dumps(contender.body(window)).encode())
+            http_request(
+                "POST", f"127.0.0.1:{port}", contender.path, json.dumps(contender.body(window)).encode()
+            )
             for window in self.all
         ]
         return cycle(made)
@@ -105,10 +110,15 @@ class Run:
         outcome = warmed(address, warm, measured, plan, 1.5, self._windows.check, server.pids)
         kept = figures(outcome, 1)
         self.cells.add(workload.name, contender.title, round, kept)
-        wrong = f"  ERRORS {outcome.errors} {outcome.statuses}" if outcome.errors or len(outcome.statuses) > 1 else ""
+        wrong = (
+            f"  ERRORS {outcome.errors} {outcome.statuses}"
+            if outcome.errors or len(outcome.statuses) > 1
+            else ""
+        )
         print(
-            f"  {round + 1}/{self.rounds} {workload.name:<18} {contender.title:<14} {kept['items_per_s']:>8.0f}/s "
-            f"{kept['cpu_ms_per_item']:>7.3f} CPU-ms  p50 {kept['p50_ms']:.2f} ms{wrong}",
+            f"  {round + 1}/{self.rounds} {workload.name:<18} {contender.title:<14} "
+            f"{kept['items_per_s']:>8.0f}/s {kept['cpu_ms_per_item']:>7.3f} CPU-ms  "
+            f"p50 {kept['p50_ms']:.2f} ms{wrong}",
             flush=True,
         )
 
@@ -133,10 +143,24 @@ def page_of(run: Run, workloads: Sequence[Workload]) -> tuple[str, list[dict[str
         for title in titles:
             spreads = [
                 run.cells.spread(workload.name, title, figure)
-                for figure in ("items_per_s", "cpu_ms_per_item", "p50_ms", "p99_ms", "rss_mib", "pss_mib", "other_cores_busy")
+                for figure in (
+                    "items_per_s",
+                    "cpu_ms_per_item",
+                    "p50_ms",
+                    "p99_ms",
+                    "rss_mib",
+                    "pss_mib",
+                    "other_cores_busy",
+                )
             ]
             if spreads[0] is not None:
-                rows.append([title, *(str(spread) for spread in spreads[:2]), *(f"{s.median:.1f}" for s in spreads[2:] if s)])
+                rows.append(
+                    [
+                        title,
+                        *(str(spread) for spread in spreads[:2]),
+                        *(f"{s.median:.1f}" for s in spreads[2:] if s),
+                    ]
+                )
         parts.append(f"### {workload.name}\n\n{table(HEAD, rows)}\n")
     goals = _goals(run, titles)
     rows = [[g["what"], f"{g['value']:.2f}", g["goal"], "met" if g["met"] else "**missed**"] for g in goals]
@@ -159,7 +183,9 @@ def _goals(run: Run, titles: Sequence[str]) -> list[dict[str, Any]]:
             ratio = run.cells.ratio(echo, figure, "Maru", other)
             if ratio:
                 ahead = ratio.median < 1 if what == "CPU" else ratio.median > 1
-                goal(f"{echo}: {what}, Maru / {other}", ratio.median, "< 1" if what == "CPU" else "> 1", ahead)
+                goal(
+                    f"{echo}: {what}, Maru / {other}", ratio.median, "< 1" if what == "CPU" else "> 1", ahead
+                )
     device = run.cells.spread(WORKLOADS[2].name, "Maru", "items_per_s")
     if device:
         share = device.median / IDEAL
@@ -169,20 +195,26 @@ def _goals(run: Run, titles: Sequence[str]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="one round of 2 s: to see that it works")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--pin", action="store_true")
     parser.add_argument("--name", default="engine", help="of the files in bench/results")
     given = parser.parse_args()
-    run = Run(given.rounds or (1 if given.quick else 5), given.seconds or (2.0 if given.quick else 5.0), given.pin)
+    run = Run(
+        given.rounds or (1 if given.quick else 5), given.seconds or (2.0 if given.quick else 5.0), given.pin
+    )
     about = machine()
     if given.pin:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     run.everyone(WORKLOADS)
     tables, goals = page_of(run, WORKLOADS)
-    everyone = [contender for model in ("echo", "device") for contender in contenders(model) if contender.prepared]
+    everyone = [
+        contender for model in ("echo", "device") for contender in contenders(model) if contender.prepared
+    ]
     result = {
         "machine": about,
         "rounds": run.rounds,
@@ -190,7 +222,8 @@ def main() -> None:
         "pinned": run.pin,
         "contenders": {
             c.name: {
-                "title": c.title, "settings": c.settings, "versions": c.versions(), "started_s": run.started_s.get(c.name)
+                "title": c.title, "settings": c.settings, "versions": c.versions(),
+                "started_s": run.started_s.get(c.name),
             }
             for c in everyone
         },
@@ -199,7 +232,7 @@ def main() -> None:
         "cells": run.cells.to_json(),
     }  # fmt: skip
     page = [
-        f"# The engine's own cost, {about['date'][:10]}, {about['cores']} cores ({about['cpu']})\n",
+        f"# The engine's own cost, {where(about)}\n",
         f"{run.rounds} interleaved rounds of {run.seconds:g} s; median (lowest-highest)"
         f"{'; server and load each pinned to a core' * run.pin}.\n",
         tables,

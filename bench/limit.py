@@ -1,8 +1,9 @@
 """The in-process limit: the same runtime with no server around it, its batches formed as well as can be.
 
-Two threads (one a core) run the same packed ONNX session on texts that are all there from the start, `inflight` at a
-time, as many as the clients of the served run keep in flight. Several ways to cut batches are tried first and the best
-is measured. Tokenising is included, HTTP, JSON, queue, cache and credentials are not. Prints JSON.
+A thread for each core runs the same packed ONNX session on texts that are all there from the start,
+`inflight` at a time, as many as the clients of the served run keep in flight. Several ways to cut batches
+are tried first and the best is measured. Tokenising is included; HTTP, JSON, queue, cache and credentials
+are not. Prints JSON.
 
     python -m bench.limit int8 mixed --inflight 16 --seconds 6
 """
@@ -76,7 +77,9 @@ class Machine:
             batch = next(self._batches, None)
             if batch is None:
                 tokenizer = self._encoder.tokenizer
-                ids = [tokenizer.cut(row) for row in tokenizer.encode(list(islice(self._source, self._inflight)))]
+                ids = [
+                    tokenizer.cut(row) for row in tokenizer.encode(list(islice(self._source, self._inflight)))
+                ]
                 self._batches = ([ids[i] for i in batch] for batch in policy.cut([len(row) for row in ids]))
                 batch = next(self._batches)
             return batch
@@ -94,7 +97,9 @@ class Machine:
         """(texts a second, CPU-ms a text)."""
         self.done = 0
         began, cpu = time.perf_counter(), time.process_time()
-        threads = [threading.Thread(target=self._work, args=(policy, began + seconds)) for _ in range(THREADS)]
+        threads = [
+            threading.Thread(target=self._work, args=(policy, began + seconds)) for _ in range(THREADS)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -103,7 +108,9 @@ class Machine:
         return self.done / took, 1000 * (time.process_time() - cpu) / self.done
 
 
-def measure(precision: PrecisionName, kind: Kind, inflight: int, seconds: float, stream: str) -> dict[str, object]:
+def measure(
+    precision: PrecisionName, kind: Kind, inflight: int, seconds: float, stream: str
+) -> dict[str, object]:
     """The best policy's figures."""
     encoder = Encoder(EncoderFolder.read(MODEL), precision, CACHE / "limit")
     machine = Machine(encoder, texts(kind, f"limit/{stream}"), inflight)
@@ -121,7 +128,9 @@ def measure(precision: PrecisionName, kind: Kind, inflight: int, seconds: float,
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("precision", choices=["int8", "fp32"])
     parser.add_argument("kind", choices=get_args(Kind))
     parser.add_argument("--inflight", type=int, default=16)

@@ -99,7 +99,7 @@ class Outcome:
     """Of right answers: from sending (closed loop) or from the intended time (open loop)."""
     statuses: dict[str, int]
     errors: dict[str, int]
-    """`wrong` (a 200 with a wrong body), `timeout`, `reset`, `connect`, `garbled`, `unanswered` (by the end)."""
+    """`wrong` (a 200 with a wrong body), `timeout`, `reset`, `connect`, `garbled`, `unanswered`."""
     refused: Latency
     refused_with_retry_after: int
     unsent: int
@@ -116,7 +116,7 @@ class Outcome:
     rss_last: int
     pss: int
     other_cores_busy: float
-    """Cores that everything but the server and this process kept busy, kernel work for no process included."""
+    """Cores that all else kept busy, the kernel's work for no process included."""
     connections: int
     made_late: int
     per_second_ok: list[int]
@@ -277,8 +277,10 @@ class Load:
             at = now()
             if first is None and at >= opens:
                 first, opens = (time.process_time(), cpu_s(pids), busy_s()), at
-            if last is None and at >= closes and (
-                arrivals or len(self._ok) >= plan.min_answers or at >= latest
+            if (
+                last is None
+                and at >= closes
+                and (arrivals or len(self._ok) >= plan.min_answers or at >= latest)
             ):
                 last, closes = (time.process_time(), cpu_s(pids), busy_s()), at
             if at >= next_tick:
@@ -320,7 +322,7 @@ class Load:
     def _turn(self, wait_s: float) -> None:
         """Handle what is ready, waiting at most `wait_s`.
 
-        An open loop waits with select: epoll's clock ticks once a millisecond, too coarse for sending on time.
+        An open loop waits with select: epoll's clock ticks once a millisecond, too coarse to send on time.
         """
         wait_s = max(0.0, wait_s)
         if self._plan.rate and wait_s:
@@ -483,8 +485,13 @@ class Load:
             self._drop(connection, "timeout")
 
     def _outcome(
-        self, opens: float, closes: float, first: _Meter, last: _Meter,
-        rss: list[int], unsent: int,
+        self,
+        opens: float,
+        closes: float,
+        first: _Meter,
+        last: _Meter,
+        rss: list[int],
+        unsent: int,
     ) -> Outcome:
         inside = [(at, latency) for at, latency in self._ok if opens <= at < closes]
         refused = [(at, latency) for at, latency in self._refused if opens <= at < closes]
@@ -526,13 +533,17 @@ class Load:
     def _tail(self, closes: float) -> list[tuple[float, float, bool]]:
         if not self._plan.tail_s:
             return []
-        answers = [(at, latency, right) for right, some in ((True, self._ok), (False, self._refused)) for at, latency in some]
+        answers = [
+            (at, latency, right)
+            for right, some in ((True, self._ok), (False, self._refused))
+            for at, latency in some
+        ]
         found = [(at - latency - closes, 1000 * latency, right) for at, latency, right in answers]
         return sorted(answer for answer in found if answer[0] >= 0)
 
     def _rate(self, opens: float, closes: float) -> float:
-        """Right answers a second, closed loop: between answers, from the last one before the window to its own
-        last. From edge to edge, a slow server's rate would depend on where in an answer the window fell."""
+        """Right answers a second; in a closed loop, from the last one before the window to the window's last:
+        from edge to edge, a slow server's rate would depend on where in an answer the window fell."""
         times = sorted(at for at, _ in self._ok if opens <= at < closes)
         if len(times) < 3 or self._plan.rate:
             return len(times) / (closes - opens)
@@ -541,8 +552,13 @@ class Load:
 
 
 def warmed(
-    address: tuple[str, int], warm: Requests, measured: Requests, plan: Plan, warm_s: float,
-    check: Check, pids: Callable[[], list[int]] | None = None,
+    address: tuple[str, int],
+    warm: Requests,
+    measured: Requests,
+    plan: Plan,
+    warm_s: float,
+    check: Check,
+    pids: Callable[[], list[int]] | None = None,
 ) -> Outcome:
     """Load for `warm_s` with other requests, prepare as many as that rate calls for, then measure."""
     warming = Plan(seconds=warm_s, clients=plan.clients, lead_s=0.0, drain_s=plan.drain_s)

@@ -1,7 +1,9 @@
-"""Maru's engine and HTTP kit around models that cost nothing, or sleep: `MODEL=echo|device|slow python -m bench.maru_echo PORT`.
+"""Maru's engine and HTTP kit around models that cost nothing, or sleep.
 
-The whole road and the whole kit, as the services have them: wire guard, request ids, disconnect watcher, admission,
-lease, batcher, receipt headers, metrics. As for every contender there are no credentials and no access log.
+    MODEL=echo|device|slow python -m bench.maru_echo PORT
+
+The whole road and the whole kit, as the services have them: wire guard, request ids, disconnect watcher,
+admission, lease, batcher, receipt headers, metrics. As for every contender, no credentials and no access log.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from maru.engine.engine import Engine
 from maru.engine.model import Model, ModelSpec
 from maru.engine.types import Limits, ModelRef
 from maru.http.call import Caller
+from maru.http.crowd import Bounds
 from maru.http.endpoint import Reply, Route
 from maru.http.health import Health
 from maru.http.problem import detail
-from maru.http.protocol import Bounds
 from maru.http.server import serve
 from maru.http.service import Service, ServiceApp
 from maru.telemetry.logs import configure
@@ -96,7 +98,10 @@ def main() -> None:
     name = os.environ["MODEL"]
     make, limits = SPECS[name]
     spec = ModelSpec(ModelRef(name, "1", name), make, limits)
-    with closing(configure("WARNING", "json")) as writer, Telemetry(__version__, [], writer=writer) as telemetry:
+    with (
+        closing(configure("WARNING", "json")) as writer,
+        Telemetry(__version__, [], writer=writer) as telemetry,
+    ):
         engine = Engine()
         engine.events.subscribe(telemetry.engine)
 

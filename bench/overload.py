@@ -2,9 +2,10 @@
 
     python -m bench.overload [--quick] [--seconds 60]
 
-Two targets. `slow` is R1's shape: 50 ms a request, two at a time, ten waiting, on Maru's engine and HTTP kit. `embedding`
-is the embedding service as it ships, asked for lists of 32 mixed texts. Its work is CPU work on the cores that the refusals
-and the load generator need too, so what those cost is goodput lost, and is counted so.
+Two targets. `slow` is R1's shape: 50 ms a request, two at a time, ten waiting, on Maru's engine and HTTP
+kit. `embedding` is the embedding service as it ships, asked for lists of 32 mixed texts. Its work is CPU
+work on the cores that the refusals and the load generator need too: what those cost is goodput lost, and
+is counted so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bench.embedding import VectorCheck, Workload, requests
 from bench.engine import Windows
 from bench.load import Check, Load, Outcome, Plan, Requests, warmed
 from bench.procs import Server
-from bench.rounds import MIB, machine, table, write
+from bench.rounds import MIB, machine, table, where, write
 
 FACTORS = (1, 3, 10, 25)
 GOODPUT = {3: 0.95, 10: 0.95, 25: 0.90}
@@ -49,7 +50,9 @@ def slow() -> Target:
     """R1: two slots of 50 ms, ten places."""
     contender = dataclasses.replace(engine("echo"), name="maru-slow", env={"MODEL": "slow"})
     windows = Windows()
-    return Target("slow", contender, 8, lambda port, _: windows.requests(contender, port), lambda: windows.check, 5.0)
+    return Target(
+        "slow", contender, 8, lambda port, _: windows.requests(contender, port), lambda: windows.check, 5.0
+    )
 
 
 def service() -> Target:
@@ -105,8 +108,9 @@ def _step(
         **outcome.to_json(),
     }
     print(
-        f"  {target.name} x{factor}: goodput {step['goodput']:.3f} of capacity, refused p99 {outcome.refused.p99:.1f} ms, "
-        f"Retry-After {step['retry_after_share']:.3f}, RSS +{step['growth_mib']:.0f} MiB, {outcome.errors}",
+        f"  {target.name} x{factor}: goodput {step['goodput']:.3f} of capacity, "
+        f"refused p99 {outcome.refused.p99:.1f} ms, Retry-After {step['retry_after_share']:.3f}, "
+        f"RSS +{step['growth_mib']:.0f} MiB, {outcome.errors}",
         flush=True,
     )
     return step
@@ -119,8 +123,8 @@ def _recovered_s(outcome: Outcome, limit_ms: float) -> float:
 
 
 HEAD = (
-    "x capacity", "offered/s", "goodput, of capacity", "answered p50 / p99 ms", "refused p99 ms", "with Retry-After",
-    "RSS MiB (growth)", "recovered after s", "errors", "sent late p99 ms",
+    "x capacity", "offered/s", "goodput, of capacity", "answered p50 / p99 ms", "refused p99 ms",
+    "with Retry-After", "RSS MiB (growth)", "recovered after s", "errors", "sent late p99 ms",
 )  # fmt: skip
 
 
@@ -144,7 +148,9 @@ def page_of(result: dict[str, Any]) -> str:
                 f"{step['late_p99_ms']:.1f}",
             ]
         )
-    return f"### {result['target']}: capacity {result['capacity_per_s']:.1f} requests/s\n\n{table(HEAD, rows)}\n"
+    return (
+        f"### {result['target']}: capacity {result['capacity_per_s']:.1f} requests/s\n\n{table(HEAD, rows)}\n"
+    )
 
 
 def goals_of(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -161,13 +167,17 @@ def goals_of(result: dict[str, Any]) -> list[dict[str, Any]]:
             ("RSS growth, MiB", step["growth_mib"], "<= 32", step["growth_mib"] <= GROWTH_MIB),
         ]
         for what, value, goal, met in figures:
-            goals.append({"what": f"{result['target']} x{factor}: {what}", "value": value, "goal": goal, "met": met})
+            goals.append(
+                {"what": f"{result['target']} x{factor}: {what}", "value": value, "goal": goal, "met": met}
+            )
     return goals
 
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="6 s a step: to see that it works")
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--only", choices=["slow", "embedding"])
@@ -180,12 +190,16 @@ def main() -> None:
     goals = [goal for result in results for goal in goals_of(result)]
     rows = [[g["what"], f"{g['value']:.3g}", g["goal"], "met" if g["met"] else "**missed**"] for g in goals]
     page = [
-        f"# Overload, {about['date'][:10]}, {about['cores']} cores ({about['cpu']})\n",
+        f"# Overload, {where(about)}\n",
         f"Poisson arrivals, {seconds:g} s a step, latency from the intended time.\n",
         table(["", "", "goal", ""], rows) + "\n",
         *(page_of(result) for result in results),
     ]
-    write(given.name, {"machine": about, "seconds": seconds, "goals": goals, "results": results}, "\n".join(page))
+    write(
+        given.name,
+        {"machine": about, "seconds": seconds, "goals": goals, "results": results},
+        "\n".join(page),
+    )
 
 
 if __name__ == "__main__":

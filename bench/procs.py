@@ -75,7 +75,7 @@ def resident(pids: Iterable[int]) -> int:
 
 
 def proportional(pids: Iterable[int]) -> int:
-    """Resident bytes with each shared page divided among its sharers (PSS). Walks page tables: milliseconds."""
+    """Resident bytes with each shared page divided among its sharers (PSS). Takes milliseconds."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -106,8 +106,8 @@ def answers(port: int, path: str, timeout_s: float = 2.0) -> bool:
 class Server:
     """One server process with all its children, from entering the context to leaving it.
 
-    `command` is given the port; TMPDIR is a folder of its own that goes with it. Entering waits until `ready` answers 200; leaving sends SIGTERM, waits
-    `grace_s`, and kills what is left of this tree (and nothing else).
+    `command` is given the port; TMPDIR is a folder of its own, which goes when it does. Entering waits until
+    `ready` answers 200; leaving sends SIGTERM, waits `grace_s`, and kills what is left of this tree alone.
     """
 
     def __init__(

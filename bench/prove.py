@@ -1,30 +1,38 @@
 """Proves the load generator: against a server whose delays, stalls and faults are known, it must report them.
 
-    python -m bench.prove        about 25 s; exits 1 when a figure is not what it has to be
+python -m bench.prove        about 30 s; exits 1 when a figure is not what it has to be
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from bench.load import Check, Load, Outcome, Plan, Requests, http_request
 from bench.procs import Server
 
 _DELAY_MS = 20
 _STALL_S = 1.0
+_BURN_MS = 2.0
+_GROWN_MIB = 64
 
 
 class _Known(asyncio.Protocol):
-    """Answers by path: /now, /delay, /stall (the 400th stops the server for a second), /chunked, /close,
-    /refuse, /refuse-silently, /reset, /wrong (one in ten), /big (250 kB in pieces)."""
+    """Answers by path.
+
+    /now, /delay, /stall (the 400th stops the server for a second), /chunked, /close, /refuse,
+    /refuse-silently, /reset, /wrong (one in ten), /big (250 kB), /burn (2 ms of CPU), /grow (1 MiB).
+    """
 
     served = 0
     stallable = 0
+    grown: ClassVar[list[bytes]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -43,6 +51,12 @@ class _Known(asyncio.Protocol):
         elif path == "/reset":
             self._transport.abort()
         else:
+            if path == "/burn":
+                until = time.process_time() + _BURN_MS / 1000
+                while time.process_time() < until:
+                    pass
+            if path == "/grow" and len(_Known.grown) < _GROWN_MIB:
+                _Known.grown.append(os.urandom(1024) * 1024)
             _Known.stallable += path == "/stall"
             if path == "/stall" and _Known.stallable == 400:
                 time.sleep(_STALL_S)
@@ -61,12 +75,16 @@ class _Known(asyncio.Protocol):
             status, extra = "429 Too Many Requests", "Retry-After: 3\r\n" if path == "/refuse" else ""
         if path == "/close":
             extra = "Connection: close\r\n"
-        self._transport.write(f"HTTP/1.1 {status}\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        self._transport.write(
+            f"HTTP/1.1 {status}\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        )
         if path == "/close":
             self._transport.close()
 
 
 async def _serve(port: int) -> None:
+    """The known server, and a child of it in a session of its own, as daemons are."""
+    await asyncio.create_subprocess_exec("sleep", "600", start_new_session=True)
     server = await asyncio.get_running_loop().create_server(_Known, "127.0.0.1", port, backlog=1024)
     await server.serve_forever()
 
@@ -125,19 +143,33 @@ def prove(server: Server) -> Proof:
     proof.expect("chunked answers: errors", sum(chunked.errors.values()), 0, 0)
     closed = proof.load("/close", brief)
     proof.expect("Connection: close: errors", sum(closed.errors.values()), 0, 0)
-    proof.expect("Connection: close: a connection a request", closed.connections / max(1, closed.ok), 0.95, 1.1)
+    proof.expect(
+        "Connection: close: a connection a request", closed.connections / max(1, closed.ok), 0.95, 1.1
+    )
     wrong = proof.load("/wrong", brief)
     share = wrong.errors.get("wrong", 0) / wrong.statuses["200"]
     proof.expect("wrong bodies found: share", share, 0.09, 0.11)
     refused = proof.load("/refuse", brief)
-    proof.expect("429 with Retry-After: share", refused.refused_with_retry_after / refused.statuses["429"], 1, 1)
+    proof.expect(
+        "429 with Retry-After: share", refused.refused_with_retry_after / refused.statuses["429"], 1, 1
+    )
     silent = proof.load("/refuse-silently", brief)
     proof.expect("429 without Retry-After: seen with", silent.refused_with_retry_after, 0, 0)
-    proof.expect("429 counts as right", silent.ok, 0, 0)
+    proof.expect("429 counted as right answers", silent.ok, 0, 0)
     gone = proof.load("/reset", Plan(seconds=0.2, clients=2, lead_s=0.0))
     proof.expect("resets found", float(gone.errors.get("reset", 0) > 10 and gone.ok == 0), 1, 1)
     timed = proof.load("/delay", Plan(seconds=0.5, clients=2, lead_s=0.0, timeout_s=0.005))
     proof.expect("timeouts found", float(timed.errors.get("timeout", 0) >= 1), 1, 1)
+
+    burnt = proof.load("/burn", Plan(seconds=2.0, clients=4))
+    spent = 1000 * burnt.server_cpu_s / burnt.ok
+    proof.expect("server CPU, 2 ms a request: ms", spent, _BURN_MS, 1.15 * _BURN_MS)
+    grown = proof.load("/grow", Plan(seconds=1.0, clients=1))
+    proof.expect("server memory, 64 MiB more: MiB", (grown.rss_max - grown.rss_first) / 2**20, 60, 72)
+    proof.expect("processes found, one of which has left the session", len(server.pids()), 2, 2)
+    stepped = proof.load("/now", Plan(seconds=1.0, rate=200, tail_rate=100, tail_s=1.0))
+    proof.expect("open loop with a tail: requests in the window", stepped.ok, 195, 205)
+    proof.expect("open loop with a tail: requests after it", len(stepped.tail), 95, 105)
 
     small = proof.load("/now", Plan(seconds=2.0, clients=16))
     big = proof.load("/big", Plan(seconds=2.0, clients=4), lambda number, body: body.count(b",") == 28_000)
@@ -165,10 +197,13 @@ def main() -> None:
 
     with Server("known", command, {}, "/now", here / ".cache/logs", here.parent) as server:
         proof = prove(server)
+    proof.expect("processes left when the server is stopped", len(server.pids()), 0, 0)
     results = here / "results" / "load.json"
     results.parent.mkdir(exist_ok=True)
     results.write_text(json.dumps(proof.figures, indent=2) + "\n")
-    sys.exit(bool(proof.failures))
+    if proof.failures:
+        load = os.getloadavg()[0]
+        sys.exit(f"failed: {'; '.join(proof.failures)}. Load average {load:.1f}: is the machine quiet?")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Interleaved rounds: everyone is measured in every round, in rotated order, and medians and ratios come of it."""
+"""Interleaved rounds: everyone is measured in every round, in rotated order; then medians and ratios."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ class Cells:
 
     def to_json(self) -> list[dict[str, Any]]:
         cells = self.all
-        return [{"workload": c.workload, "contender": c.contender, "round": c.round, **c.figures} for c in cells]
+        return [
+            {"workload": c.workload, "contender": c.contender, "round": c.round, **c.figures} for c in cells
+        ]
 
 
 def figures(outcome: Outcome, items: int) -> dict[str, Any]:
@@ -184,6 +186,11 @@ def machine() -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "load_average_before": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+def where(about: dict[str, Any]) -> str:
+    """The machine and the day, for a heading."""
+    return f"{about['date'][:10]}, {about['cores']} cores ({about['cpu']})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

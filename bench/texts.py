@@ -27,7 +27,9 @@ def texts(kind: Kind, stream: str) -> Iterator[str]:
     seen: set[int] = set()
     while True:
         for share in _even_shares(rng):
-            count = round(low * (high / low) ** share) if kind == "mixed" else round(low + share * (high - low))
+            count = (
+                round(low * (high / low) ** share) if kind == "mixed" else round(low + share * (high - low))
+            )
             text = " ".join(rng.choices(_WORDS, k=count))
             if (mark := hash(text)) not in seen:
                 seen.add(mark)
@@ -35,8 +37,8 @@ def texts(kind: Kind, stream: str) -> Iterator[str]:
 
 
 def _even_shares(rng: random.Random) -> list[float]:
-    """Numbers in [0, 1), one from each 64th of it, shuffled: however few texts a slow server gets to, their lengths
-    are spread as a fast server's are."""
+    """Numbers in [0, 1), one from each 64th of it, shuffled: however few texts a slow server gets to, their
+    lengths are spread as a fast server's are."""
     shares = [(i + rng.random()) / _BLOCK for i in range(_BLOCK)]
     rng.shuffle(shares)
     return shares

@@ -1,7 +1,7 @@
-"""Who is measured, how each is started, and in whose words it is asked. The files beside this one are what they run.
+"""Who is measured, how each is started, and in whose words it is asked. The files here are what they run.
 
-Every contender has its own virtual environment, `bench/.venvs/NAME`, made by `python -m bench.prepare` from the
-requirements file of that name; Maru runs in the environment that runs the benchmarks.
+Every contender has its own virtual environment, `bench/.venvs/NAME`, made by `python -m bench.prepare` from
+the requirements file of that name; Maru runs in the environment that runs the benchmarks.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _OFFLINE = {
 class Contender:
     """One server with one configuration.
 
-    `command` is given the venv's bin folder and the port. `body` turns what is asked (a text, a list of texts, a
-    window) into the request this server takes. `pausable` servers bear being stopped (SIGSTOP) between their turns;
-    the others are started anew for each.
+    `command` is given the venv's bin folder and the port. `body` turns what is asked (a text, a list of
+    texts, a window) into the request this server takes. `pausable` servers bear being stopped (SIGSTOP)
+    between their turns; the others are started anew for each.
     """
 
     name: str
@@ -68,12 +68,19 @@ class Contender:
     def server(self) -> Server:
         """A server of this contender, not yet started."""
         env = {**_OFFLINE, "PATH": f"{self.bin}:/usr/local/bin:/usr/bin:/bin", **self.env}
-        cwd = BENCH.parent if self.venv == "maru" else HERE
-        return Server(self.name, lambda port: self.command(self.bin, port), env, self.ready, CACHE / "logs", cwd)
+        cwd = HERE
+        if self.venv == "maru":  # away from any .env of the person who runs this
+            env["PYTHONPATH"], cwd = str(BENCH.parent), CACHE
+        return Server(
+            self.name, lambda port: self.command(self.bin, port), env, self.ready, CACHE / "logs", cwd
+        )
 
     def versions(self) -> dict[str, str]:
         """The installed versions of the packages that matter."""
-        code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+        code = (
+            "import importlib.metadata as m, json, sys;"
+            "print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+        )
         answer = subprocess.run(
             [self.bin / "python", "-c", code, *self.packages], capture_output=True, text=True, check=True
         )

@@ -1,4 +1,4 @@
-"""BentoML: one worker. Its wait is learned, `max_latency_ms` is not one but a limit, so it is set out of the way."""
+"""BentoML: one worker. It learns how long to wait; `max_latency_ms` is a limit, set out of the way."""
 
 from __future__ import annotations
 

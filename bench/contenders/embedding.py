@@ -1,4 +1,4 @@
-"""The embedding servers. All are asked in OpenAI's words, for floats or base64, and serve the same weights."""
+"""The embedding servers. All are asked in OpenAI's words and serve the same weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _asked(texts: object) -> object:
 
 
 def maru(precision: str) -> Contender:
-    """Maru's own embedding service as it is shipped: authentication, cache and metrics on; only the rate limit off."""
+    """Maru's embedding service as it ships: authentication, cache, log and metrics on; the rate limit off."""
     return Contender(
         name=f"maru-{precision}",
         title=f"Maru, {precision}",
@@ -35,7 +35,7 @@ def maru(precision: str) -> Contender:
         ],
         path="/v1/embeddings",
         body=lambda texts: {"input": texts, "model": "embedding"},
-        settings="defaults; JWT checked on every request; result cache on; RATE_LIMIT_PER_MIN=0",
+        settings="as it ships: JWT checked, access log and result cache on; only RATE_LIMIT_PER_MIN=0",
         env={
             "MODEL_QUANTIZATION": precision,
             "SUPABASE_JWT_SECRET": _SECRET,
@@ -70,11 +70,13 @@ def infinity(name: str, title: str, model: Path, precision: str, settings: str, 
 
 INFINITY = (
     infinity(
-        "infinity-torch", "Infinity, torch", MODEL, "fp32", "--engine torch, BetterTransformer on (its default)",
+        "infinity-torch", "Infinity, torch", MODEL, "fp32",
+        "--engine torch, BetterTransformer on (its default)",
         "--engine", "torch",
     ),
     infinity(
-        "infinity-torch-int8", "Infinity, torch int8", MODEL, "int8", "--engine torch --dtype int8 --no-bettertransformer",
+        "infinity-torch-int8", "Infinity, torch int8", MODEL, "int8",
+        "--engine torch --dtype int8 --no-bettertransformer",
         "--engine", "torch", "--dtype", "int8", "--no-bettertransformer",
     ),
     infinity(
@@ -84,7 +86,8 @@ INFINITY = (
     ),
     infinity(
         "infinity-optimum-int8", "Infinity, optimum int8", MODELS / "minilm-onnx-int8", "int8",
-        "--engine optimum on that export quantised as `optimum-cli onnxruntime quantize --avx512_vnni --per_channel` does",
+        "--engine optimum on that export, quantised as `optimum-cli onnxruntime quantize --avx512_vnni "
+        "--per_channel` does",
         "--engine", "optimum", "--pooling-method", "mean",
     ),
 )  # fmt: skip

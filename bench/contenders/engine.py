@@ -1,6 +1,6 @@
-"""The serving frameworks, each serving `echo` and `device` (models.py): one worker, batches of 32, a 5 ms wait.
+"""The serving frameworks, each serving `echo` and `device` (models.py): one worker, batches of 32, 5 ms wait.
 
-`echo` is served without batching, each framework's cheapest way; Maru's echo passes its whole engine all the same.
+`echo` is served without batching, each framework's cheapest way; Maru's passes its whole engine all the same.
 """
 
 from __future__ import annotations
@@ -69,12 +69,13 @@ def bentoml(model: str) -> Contender:
         title="BentoML",
         venv="bentoml",
         command=lambda bin, port: [
-            str(bin / "bentoml"), "serve", "bentoml_service:Bench", "--host", "127.0.0.1", "--port", str(port),
+            str(bin / "bentoml"), "serve", "bentoml_service:Bench",
+            "--host", "127.0.0.1", "--port", str(port),
         ],
         path="/predict",
         body=_batch_of_one if model == "device" else _window,
         settings="workers=1"
-        + (", batchable, max_batch_size=32, max_latency_ms=1000 (a limit, not a wait)" if model == "device" else ""),
+        + (", batchable, max_batch_size=32, max_latency_ms=1000 (a limit)" if model == "device" else ""),
         env={"MODEL": model, "BENTOML_HOME": str(CACHE / "bentoml")},
         ready="/readyz",
         packages=("bentoml", "starlette", "uvicorn"),
@@ -82,7 +83,7 @@ def bentoml(model: str) -> Contender:
 
 
 def ray(model: str) -> Contender:
-    """Ray Serve. It is started anew for each turn: a stopped node would be declared dead."""
+    """Ray Serve behind HAProxy, as it advises. Started anew for each turn: a paused node is dead."""
     return Contender(
         name=f"ray-{model}",
         title="Ray Serve",
@@ -90,7 +91,7 @@ def ray(model: str) -> Contender:
         command=lambda bin, port: [str(bin / "python"), str(HERE / "ray_app.py"), str(port)],
         path="/predict",
         body=_window,
-        settings="one proxy, one replica, RAY_SERVE_THROUGHPUT_OPTIMIZED=1"
+        settings="one replica behind its HAProxy, RAY_SERVE_THROUGHPUT_OPTIMIZED=1"
         + (", serve.batch(32, 5 ms)" if model == "device" else ""),
         env={"MODEL": model, "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"},
         ready="/-/routes",

@@ -1,4 +1,4 @@
-"""Bare FastAPI on uvicorn with uvloop and httptools: the floor. It can't batch, so `device` runs one by one."""
+"""Bare FastAPI on uvicorn with uvloop and httptools: the floor. It can't batch: `device` runs one by one."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     infinity_models.py MODEL_DIR FP32_DIR INT8_DIR
 
-fp32 is optimum's own export. int8 is that graph through onnxruntime's dynamic quantisation with the settings of
-`optimum-cli onnxruntime quantize --avx512_vnni --per_channel` (per tensor it loses too much), named as
+fp32 is optimum's own export. int8 is that graph through onnxruntime's dynamic quantisation, as `optimum-
+cli onnxruntime quantize --avx512_vnni --per_channel` sets it (per tensor it loses too much), and named as
 Infinity looks for it.
 """
 

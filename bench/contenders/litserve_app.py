@@ -1,4 +1,4 @@
-"""LitServe: one API server, one inference worker; `fast_queue` (ZMQ), its documented choice for throughput."""
+"""LitServe: one API server, one inference worker, and `fast_queue` (ZMQ), its way to throughput."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Echo(ls.LitAPI):
     def setup(self, device: str) -> None:
         pass
 
-    def decode_request(self, request):  # type: ignore[no-untyped-def]  # an annotation would become the schema
+    def decode_request(self, request):  # an annotation here would become the schema
         return request["data"]
 
     def predict(self, x: models.Window) -> float:

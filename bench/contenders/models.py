@@ -1,4 +1,4 @@
-"""The two models that every serving framework here serves. Standard library only, so that every venv can import it."""
+"""The two models that every framework serves. Standard library only: every environment imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Serve: one replica, HAProxy in front and throughput options on (environment), `@serve.batch` for the device."""
+"""Ray Serve: one replica behind its HAProxy, throughput options on, `@serve.batch` for `device`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ os.environ |= {
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{SCRATCH}/haproxy-state",
 }
 
-import models
-import ray
-from ray import serve
-from starlette.requests import Request
+import models  # noqa: E402  after the environment that Ray reads when imported
+import ray  # noqa: E402
+from ray import serve  # noqa: E402
+from starlette.requests import Request  # noqa: E402
 
 
 @serve.deployment(num_replicas=1, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})
@@ -43,7 +43,8 @@ class Device:
 if __name__ == "__main__":
     ray.init(include_dashboard=False, logging_level="warning", num_cpus=2, _temp_dir=SCRATCH)
     serve.start(
-        http_options={"host": "127.0.0.1", "port": int(sys.argv[1])}, logging_config={"enable_access_log": False}
+        http_options={"host": "127.0.0.1", "port": int(sys.argv[1])},
+        logging_config={"enable_access_log": False},
     )
     serve.run((Echo if models.chosen() == "echo" else Device).bind(), route_prefix="/predict")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})

@@ -1,4 +1,4 @@
-"""sentence-transformers' own vectors in fp32: `reference.py MODEL_DIR TARGET.npy`, a JSON list of texts on stdin."""
+"""sentence-transformers' own vectors in fp32: `reference.py MODEL_DIR TARGET.npy`, JSON list on stdin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain FastAPI over sentence-transformers, as its tutorials write it: one `encode` a request, in the thread pool.
+"""Plain FastAPI over sentence-transformers, as in tutorials: one `encode` a request, in the thread pool.
 
 torch's threads are left at its default (one a core).
 """

@@ -179,7 +179,7 @@ from maru.auth.principal import RateLimited
 from maru.storage.redis import Breaker, connect
 
 async def main():
-    breaker = Breaker(connect(sys.argv[1]), timeout_s=5.0)
+    breaker = Breaker(connect(sys.argv[1], timeout_s=20.0), timeout_s=20.0)
     limiter = RateLimiter(40, breaker=breaker)
     async def one(caller):
         try:
@@ -285,6 +285,23 @@ def test_in_no_window_are_there_more_by_the_clock_of_redis_either(redis_server: 
             assert 10 <= len(times) <= 15
             for first in times:
                 assert sum(first <= moment < first + 0.9 for moment in times) <= 5
+
+    asyncio.run(scenario())
+
+
+def test_in_redis_too_only_what_left_the_window_makes_room(redis_server: RedisServer) -> None:
+    redis_server.admin.flushall()
+
+    async def scenario() -> None:
+        async with breaker(redis_server.url) as way:
+            await RateLimiter(4, breaker=way).check("a")
+            (key,) = redis_server.admin.keys("*")
+            redis_server.admin.delete(key)
+            for seconds_ago in (61, 60, 30, 20, 10):
+                redis_server.admin.lpush(key, int((time.time() - seconds_ago) * 1e6))
+            state = await RateLimiter(4, breaker=way).check("a")
+            assert state.remaining == 0 and 25 < state.reset_s <= 30
+            assert await count(RateLimiter(4, breaker=way), "a", 10) == 0
 
     asyncio.run(scenario())
 

@@ -1,4 +1,4 @@
-"""What the engine's tests share is in `virtual.py` (time), `fakes.py` (models) and `schedule.py` (players)."""
+"""What the engine's tests share: `virtual.py` (time), `fakes.py` (models), `schedule.py` (random play)."""
 
 from __future__ import annotations
 

@@ -39,8 +39,11 @@ FATES = ("raises", "panics", "memory", "short", "error", "invalid", "reject")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input, and what befalls it. `fate`: ok · raises · panics · memory · short (its whole batch suffers) ·
-    error (in its output's place) · invalid (in its place in `prepare`) · reject (`prepare` raises for all)."""
+    """One input, and what befalls it.
+
+    Fates: raises, panics, memory, short (an answer too few): the batch that it is in suffers; error: in its
+    output's place; invalid: in its place in `prepare`; reject: `prepare` raises for all.
+    """
 
     id: int
     fate: str = "ok"
@@ -345,6 +348,12 @@ class World:
             self._within(line.running, line.waiting, line.limits)
             if not waiting == items == line.waiting:
                 self.violations.append(f"{line.waiting} waiting, but {waiting} or {items} in the line")
+            cost = sum(caller.cost for caller in line._callers.values())
+            if abs(cost - line._waiting_cost) > 1e-6:
+                self.violations.append(f"{line._waiting_cost} of cost waiting, but {cost} in the line")
+            several = [tenant for tenant, caller in line._callers.items() if len(caller.requests) > 1]
+            if sorted(several) != sorted(line._several):
+                self.violations.append(f"{several} have several requests waiting, not {line._several}")
             if line.waiting and line.running < line.limits.running:
                 self.violations.append("a free slot, and somebody waits")
         manager = self.engine.manager

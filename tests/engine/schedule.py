@@ -111,6 +111,7 @@ class Play:
             max_model_bytes=d.of(0, 100, 150),
         ) as w:
             self.world = w
+            w.loop.on_idle = self.check
             for name in NAMES[: d.of(1, 2, 3)]:
                 self.add(name)
             while d:
@@ -119,6 +120,22 @@ class Play:
             for task in (*self.callers, *self.operators):
                 if not task.cancelled() and (error := task.exception()):
                     raise error
+
+    def check(self) -> None:
+        """Nobody hangs: where slots are taken, something is loading, preparing, queued or computing."""
+        self.world.check()
+        for name, line in self.world.engine.admission._lines.items():
+            if line.running:
+                assert self.busy(name), f"{line.running} of {name}'s slots are taken, and nothing goes on"
+
+    def busy(self, name: str) -> bool:
+        manager = self.world.engine.manager
+        batchers = [resident.batcher for resident in manager if resident.spec.ref.name == name]
+        return (
+            any(ref.name == name for ref in manager._loads)
+            or any(batcher._running or batcher._queue or batcher._preparing for batcher in batchers)
+            or any(model.streams_open for model in self.world.opened if model.ref.name == name)
+        )
 
     def add(self, name: str) -> None:
         d = self.dice

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 from tests.engine.fakes import World, outcome, ticks
@@ -14,7 +15,7 @@ from maru.engine.events import QueueChanged
 from maru.engine.types import Limits, Result
 
 SERIAL = Limits(running=2, waiting=10, max_batch_size=1, workers=2)
-"""Document 000's limits on a model that computes two items at once and never a batch: its capacity is 2 / base_s."""
+"""Document 000's limits, on a model that computes two items at once and never a batch."""
 
 
 @virtual
@@ -112,7 +113,7 @@ async def test_a_list_larger_than_the_slots_runs_through_them() -> None:
 
 @virtual
 async def test_a_caller_that_obeys_retry_after_is_admitted() -> None:
-    """Whatever the burst that filled the line, and however many were refused with it (a line's length of them)."""
+    """Whatever the burst that filled the line, and with up to a line's length of others refused beside it."""
     rng = random.Random(3)
     told = kept = 0
     for _ in range(60):
@@ -231,7 +232,7 @@ async def test_a_model_that_was_slow_for_a_while_is_soon_believed_to_be_fast_aga
 
 @virtual
 async def test_the_estimated_wait_is_the_wait() -> None:
-    """For slow and fast models alike: what a long computation gives must not have faded when it is counted."""
+    """For slow models too: what a long computation gives must not have faded when it is counted."""
     for base_s in (0.02, 1.0, 8.0, 30.0):
         async with World(SERIAL) as world:
             await world.serve(base_s=base_s)
@@ -391,10 +392,49 @@ async def test_in_a_full_line_the_newest_of_who_has_most_makes_room() -> None:
 
 
 @virtual
+async def test_a_refusal_does_not_look_at_everybody_who_waits() -> None:
+    """Thousands may wait, each for a caller of its own. Refusing one more must cost what refusing the first did."""
+
+    class Unread(dict[Any, Any]):
+        def values(self) -> Any:
+            raise AssertionError("all callers were looked at")
+
+        items = values
+
+    async with World(Limits(running=8, waiting=500)) as world:
+        await world.serve(base_s=0.01)
+        await asyncio.gather(*(world.ask() for _ in range(20)))
+        tasks = [world.ask(tenant=f"tenant {i}") for i in range(508)]
+        await ticks(6)
+        line = world.line()
+        line._callers = Unread(line._callers)
+        refused = [world.ask(tenant=f"another {i}") for i in range(20)]
+        await ticks(6)
+        assert [type(task.exception()) for task in refused] == [QueueFull] * 20
+        line._callers = dict(dict.items(line._callers))
+        await asyncio.gather(*tasks)
+
+
+@virtual
+async def test_new_limits_hold_once_the_line_is_empty() -> None:
+    async with World(SERIAL) as world:
+        await world.serve()
+        tasks = [world.ask() for _ in range(6)]
+        await ticks(6)
+        await world.engine.manager.swap(world.spec("m", "2", limits=Limits(running=1, waiting=0), load_s=0.0))
+        assert all(task.done() for task in tasks)
+        first = world.ask()
+        await ticks(6)
+        with pytest.raises(QueueFull):
+            await world.infer(world.request())
+        await first
+
+
+@virtual
 async def test_waiters_that_leave_leave_no_trace() -> None:
     async with World(SERIAL) as world:
         model = await world.serve(base_s=100.0)
-        runners = [world.ask(deadline_s=1000, tenant="runner") for _ in range(2)]
+        stay = [world.ask(deadline_s=1000, tenant="stays") for _ in range(3)]
         await ticks(6)
         for i in range(3000):
             waiter = world.ask(tenant=f"tenant {i % 7}")
@@ -402,11 +442,11 @@ async def test_waiters_that_leave_leave_no_trace() -> None:
             waiter.cancel()
         await ticks(6)
         line = world.line()
-        assert (line.running, line.waiting) == (2, 0)
-        assert not line._callers and len(line._turns) < 100 and len(line._finishes) < 100
-        await asyncio.gather(*runners)
+        assert (line.running, line.waiting) == (2, 1)
+        assert list(line._callers) == ["stays"] and len(line._turns) < 100 and len(line._finishes) < 100
+        await asyncio.gather(*stay)
         await world.settle()
-        assert len(model.batches) == 2, "what was left behind is never computed"
+        assert len(model.batches) == 3, "what was left behind is never computed"
 
 
 @virtual

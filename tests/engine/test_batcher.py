@@ -66,6 +66,15 @@ async def test_a_batch_is_closed_when_its_first_item_has_waited_long_enough(thre
 
 
 @virtual
+async def test_a_batch_that_holds_all_the_slots_waits_for_nobody() -> None:
+    async with World(Limits(running=3, waiting=64, max_batch_size=32, max_queue_delay_s=60.0)) as world:
+        await world.serve()
+        began = world.loop.time()
+        await asyncio.gather(*(world.ask(i) for i in range(6)))
+        assert world.loop.time() == began + 2
+
+
+@virtual
 async def test_without_a_delay_batches_form_only_while_the_model_is_busy() -> None:
     async with World(Limits(running=64, waiting=64, max_batch_size=32)) as world:
         model = await world.serve()
@@ -220,17 +229,22 @@ async def test_a_computation_that_all_have_left_is_stopped() -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("after_s", [0.0, 1.0], ids=["as it comes", "as the batch before its own ends"])
 @virtual
-async def test_a_caller_may_leave_in_any_instant_and_the_model_goes_on_serving(threaded: bool) -> None:
-    """In particular between the making of a batch's task and its first step."""
+async def test_a_caller_may_leave_in_any_instant_and_the_model_goes_on_serving(
+    after_s: float, threaded: bool
+) -> None:
+    """In particular between the making of its batch's task and that task's first step."""
     for turns in range(12):
         async with World(Limits(running=2, waiting=10)) as world:
             await world.serve(threaded=threaded)
-            task = world.ask()
+            first, leaves = world.ask(1), world.ask(2)
+            await asyncio.sleep(after_s)
             await ticks(turns)
-            task.cancel()
+            leaves.cancel()
             result = await world.infer(world.request(7, deadline_s=10))
             assert ids(result.outputs) == [7]
+            await first
 
 
 @virtual

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,11 +12,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.fakes import FATES, Fake, Item, Json, World, outcome, ticks
+from tests.engine.fakes import FATES, Fake, Item, Json, Script, World, outcome, ticks
 from tests.engine.virtual import virtual
 
 from maru.engine.cache import OVERHEAD_BYTES, Cache, Entry
-from maru.engine.errors import DeadlineExceeded, EngineError, InputError, ModelFailed, OutOfMemory, QueueFull
+from maru.engine.errors import (
+    DeadlineExceeded,
+    EngineError,
+    InputError,
+    ModelFailed,
+    ModelLoadFailed,
+    OutOfMemory,
+    QueueFull,
+)
 from maru.engine.events import CacheLookedUp, Events
 from maru.engine.model import ModelSpec
 from maru.engine.types import Limits, ModelRef, Request, Result
@@ -267,6 +277,41 @@ async def test_a_leader_that_is_refused_takes_nobody_with_it() -> None:
         await asyncio.wait([follower])
         assert isinstance(follower.exception(), QueueFull)
         await asyncio.gather(*busy)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@virtual
+async def test_a_model_that_cannot_be_loaded_is_tried_once_for_all_who_ask_the_same(partial: bool) -> None:
+    async with World(LIMITS) as world:
+        script = Script(LIMITS, load_s=5.0, fails_to_load=OSError())
+        world.engine.repository.add(world.spec(script=script, cached=True, on_demand=True))
+        began = world.loop.time()
+        tasks = [world.ask(1, cached=True, partial=partial) for _ in range(100)]
+        await asyncio.wait(tasks)
+        assert {type(task.exception()) for task in tasks} == {ModelLoadFailed}
+        assert script.loads == 1 and world.loop.time() == began + 5
+
+
+def test_however_many_leaders_leave_the_last_follower_is_answered() -> None:
+    """None of the hand-overs in one follower's life may add to its stack."""
+
+    @virtual
+    async def story() -> None:
+        async with World(Limits(running=1, waiting=0)) as world:
+            model = await world.serve(cached=True, base_s=10.0)
+            tasks = [world.ask(1, cached=True, deadline_s=5000) for _ in range(300)]
+            for leader in tasks[:-1]:
+                await ticks(6)
+                leader.cancel()
+            assert (await tasks[-1]).outputs[0][3] == 1
+            assert len(model.batches) == 300
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
+    try:
+        story()
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @pytest.mark.parametrize("fate", FATES)

@@ -22,7 +22,12 @@ def listening() -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def process(
-    listener: socket.socket, *, drain_delay_s: float = 0, grace_s: float = 5, files: int | None = None
+    listener: socket.socket,
+    *,
+    drain_delay_s: float = 0,
+    grace_s: float = 5,
+    files: int | None = None,
+    loop: str = "",
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The workshop in a process of its own, which accepts at `listener` and may open so many files."""
 
@@ -31,7 +36,7 @@ def process(
             resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
     child = subprocess.Popen(
-        [sys.executable, WORKSHOP, str(listener.fileno()), str(drain_delay_s), str(grace_s)],
+        [sys.executable, WORKSHOP, str(listener.fileno()), str(drain_delay_s), str(grace_s), loop],
         pass_fds=[listener.fileno()],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -378,5 +378,6 @@ if __name__ == "__main__":
             lifecycle_of=lambda: shop.lifecycle,
             drain_delay_s=float(sys.argv[2]),
             grace_s=float(sys.argv[3]),
+            loop="asyncio" if "asyncio" in sys.argv else "uvloop",
         )
     )

@@ -167,6 +167,17 @@ def test_a_body_that_turns_out_malformed_is_refused_once(live: Live) -> None:
     until(lambda: not live.server.server_state.tasks)
 
 
+def test_a_malformed_body_ends_its_request_at_once() -> None:
+    """Even if the client stays."""
+    with served(bounds=replace(QUICK, linger_s=30)) as live, live.connect() as peer:
+        peer.sendall(b"POST /size HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        until(lambda: live.workshop.requests == 1)
+        peer.sendall(b"zzz\r\n")
+        assert answer(peer).status == 400
+        until(lambda: not live.server.server_state.tasks, within_s=1)
+        assert live.connections() == 1
+
+
 def test_an_answer_given_before_the_body_is_the_only_one(live: Live) -> None:
     early = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
     (reply,) = live.say(early, b"zzz\r\n", SMUGGLED)

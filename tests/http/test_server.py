@@ -91,6 +91,28 @@ def test_what_was_accepted_is_answered(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_a_connection_made_at_the_last_moment_is_answered(loop: Loop) -> None:
+    """The client holds it for made, though the server has not accepted it when it stops listening."""
+    late: list[socket.socket] = []
+    with served(loop=loop) as live, contextlib.ExitStack() as stack:
+        stop_listening = live.server._stop_listening
+
+        async def meanwhile(sockets: list[socket.socket]) -> None:
+            for _ in range(5):
+                late.append(stack.enter_context(live.connect()))
+                late[-1].sendall(GET)
+            await stop_listening(sockets)
+
+        live.server._stop_listening = meanwhile  # type: ignore[method-assign]
+        live.stop()
+        until(lambda: len(late) == 5)
+        for peer in late:
+            (reply,) = replies(everything(peer))
+            assert (reply.status, reply.headers["connection"]) == (503, "close")
+    assert not live.server.cut_off
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_streams_get_their_last_event(loop: Loop) -> None:
     with served(loop=loop) as live, contextlib.ExitStack() as stack:
         streams = [stack.enter_context(live.connect()) for _ in range(5)]
@@ -146,6 +168,30 @@ def test_a_start_that_fails_ends_the_process() -> None:
     with pytest.raises(SystemExit) as caught:
         serve(Starlette(lifespan=lifespan), port=0, lifecycle_of=lambda: None)
     assert caught.value.code == 3
+
+
+def test_a_start_can_be_interrupted() -> None:
+    cleaned: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        try:
+            await asyncio.sleep(60)
+            yield
+        finally:
+            cleaned.append("up")
+
+    server = Server(Starlette(lifespan=lifespan), lifecycle_of=lambda: None)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.1, server.stop)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await server.serve([listener])
+
+    started = time.monotonic()
+    asyncio.run(asyncio.wait_for(main(), 5))
+    assert time.monotonic() - started < 3
+    assert cleaned == ["up"] and not server.cut_off
 
 
 def test_a_port_in_use_ends_the_process() -> None:

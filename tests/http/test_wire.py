@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -129,10 +130,12 @@ def test_a_refusal_without_a_body_keeps_the_connection(live: Live) -> None:
 
 
 def test_a_client_that_sends_everything_first_reads_its_refusal(live: Live) -> None:
-    """Closing on unread data would reset the connection, and the answer with it."""
+    """Simple clients do. Closing at once would reset the connection, and they would see that instead."""
     for _ in range(10):
-        (reply,) = live.say(post("/size", b"x" * 4_000_000))
-        assert reply.status == 413
+        client = HTTPConnection("127.0.0.1", live.port)
+        client.request("POST", "/size", body=b"x" * 8_000_000)
+        assert client.getresponse().status == 413
+        client.close()
 
 
 def test_the_service_is_not_called_for_a_declared_length_over_the_limit(live: Live) -> None:

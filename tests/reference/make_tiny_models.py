@@ -97,9 +97,9 @@ def gemma(folder: Path, **changes: Any) -> int:
 
 def roberta(folder: Path) -> int:
     config = XLMRobertaConfig(
-        vocab_size=VOCABULARY, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96,
-        max_position_embeddings=WINDOW + 2, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-        layer_norm_eps=1e-5, initializer_range=0.1,
+        vocab_size=VOCABULARY, hidden_size=48, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=96, max_position_embeddings=WINDOW + 2, type_vocab_size=1, pad_token_id=1,
+        bos_token_id=0, eos_token_id=2, layer_norm_eps=1e-5, initializer_range=0.1,
     )  # fmt: skip
     model = XLMRobertaModel(config, add_pooling_layer=False).eval()
     shake(model, 0.1)
@@ -135,7 +135,12 @@ def main(target: Path) -> None:
     folder = target / "gemma"
     size = gemma(folder)
     dense = {"bias": False, "activation_function": torch.nn.Identity()}
-    modules = [Pooling(size, "mean"), Dense(size, 4 * size, **dense), Dense(4 * size, size, **dense), Normalize()]
+    modules = [
+        Pooling(size, "mean"),
+        Dense(size, 4 * size, **dense),
+        Dense(4 * size, size, **dense),
+        Normalize(),
+    ]
     save(folder, modules, prompts=PROMPTS)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "matryoshka_dimensions": [24, 48, 96]}))
@@ -144,7 +149,10 @@ def main(target: Path) -> None:
 
     folder = target / "grouped"
     size = gemma(folder, num_attention_heads=4, num_key_value_heads=2, head_dim=24, dtype=torch.bfloat16)
-    modules = [Pooling(size, "mean", include_prompt=False), Dense(size, 64, activation_function=torch.nn.Tanh())]
+    modules = [
+        Pooling(size, "mean", include_prompt=False),
+        Dense(size, 64, activation_function=torch.nn.Tanh()),
+    ]
     save(folder, [*modules, Normalize()], prompts=PROMPTS, default_prompt_name="query")
     record(folder, {"plain": {}, **tasks})
 

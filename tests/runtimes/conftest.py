@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from maru.runtimes.encoder_folder import EncoderFolder
 from maru.runtimes.packaged import packaged
 

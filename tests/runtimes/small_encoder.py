@@ -28,20 +28,20 @@ def small_encoder(
     general: dict[str, Any] | None = None,
     transformer: dict[str, Any] | None = None,
     special: dict[str, Any] | None = None,
+    positions: int = POSITIONS,
     seed: int = 0,
 ) -> Path:
     """What is given replaces or adds fields of the files."""
     kinds = modules or ["Transformer", "Pooling", "Normalize"]
     paths = ["" if kind == "Transformer" else f"{number}_{kind}" for number, kind in enumerate(kinds)]
-    write(
-        folder / "modules.json",
-        [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in zip(paths, kinds, strict=True)],
-    )  # fmt: skip
+    types = [f"sentence_transformers.models.{kind}" for kind in kinds]
+    listed = [{"path": path, "type": kind} for path, kind in zip(paths, types, strict=True)]
+    write(folder / "modules.json", listed)
     write(
         folder / "config.json",
         {
-            "model_type": "bert", "vocab_size": len(WORDS), "hidden_size": HIDDEN, "num_hidden_layers": LAYERS,
-            "num_attention_heads": HEADS, "intermediate_size": INNER, "max_position_embeddings": POSITIONS,
+            "model_type": "bert", "vocab_size": len(WORDS), "hidden_size": HIDDEN, "intermediate_size": INNER,
+            "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "max_position_embeddings": positions,
             "hidden_act": "gelu", "layer_norm_eps": 1e-12, **(config or {}),
         },
     )  # fmt: skip
@@ -50,7 +50,7 @@ def small_encoder(
     write(folder / "sentence_bert_config.json", transformer or {"max_seq_length": 32})
     write(folder / "tokenizer_config.json", special or {})
     tokenizer().save(str(folder / "tokenizer.json"))
-    save_file(tensors(seed), folder / "model.safetensors")
+    save_file(tensors(seed, positions), folder / "model.safetensors")
     return folder
 
 
@@ -63,7 +63,7 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def tensors(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+def tensors(seed: int = 0, positions: int = POSITIONS) -> dict[str, np.ndarray[Any, Any]]:
     chance = np.random.default_rng(seed)
 
     def random(*shape: int) -> np.ndarray[Any, Any]:
@@ -77,7 +77,7 @@ def tensors(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
     def linear(name: str, inputs: int, outputs: int) -> None:
         made[f"{name}.weight"], made[f"{name}.bias"] = random(outputs, inputs), random(outputs)
 
-    for table, rows in (("word", len(WORDS)), ("position", POSITIONS), ("token_type", 2)):
+    for table, rows in (("word", len(WORDS)), ("position", positions), ("token_type", 2)):
         made[f"embeddings.{table}_embeddings.weight"] = random(rows, HIDDEN)
     norm("embeddings.LayerNorm")
     for layer in (f"encoder.layer.{number}" for number in range(LAYERS)):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from maru.runtimes.onnx.packed import FILLED_RUN, FULL_RUN, POOLINGS, SPREAD, Pooling, pack, runs
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=80)

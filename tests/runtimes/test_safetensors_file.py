@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import resource
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save, save_file
+
 from maru.runtimes.errors import BadModelFile
 from maru.runtimes.safetensors_file import DTYPES, SafetensorsFile
 from maru.runtimes.weights import Weights
-from safetensors.numpy import save, save_file
 
 WIDE = 2**62
 
@@ -32,7 +34,9 @@ def entry(shape: list[Any], start: int, stop: int, dtype: str = "F32") -> dict[s
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
 
 
-SOUND = save({"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b.c": np.ones(5, np.float16)}, {"format": "np"})
+SOUND = save(
+    {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b.c": np.ones(5, np.float16)}, {"format": "np"}
+)
 
 
 class Exploit:
@@ -69,7 +73,9 @@ HOSTILE: dict[str, bytes] = {
     "negative size": raw({"a": entry([-1, -1], 0, 4)}, b"\0" * 4),
     "a size of true": raw({"a": entry([True], 0, 4)}, b"\0" * 4),
     "a size of 1e999": raw(b'{"a":{"dtype":"F32","shape":[1e999],"data_offsets":[0,4]}}', b"\0" * 4),
-    "a size of many digits": raw(b'{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,4]}}' % (b"9" * 9999), b"\0" * 4),
+    "a size of many digits": raw(
+        b'{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,4]}}' % (b"9" * 9999), b"\0" * 4
+    ),
     "five dimensions": raw({"a": entry([1] * 5, 0, 4)}, b"\0" * 4),
     "a product that overflows": raw({"a": entry([4194305, 4194305, 211106198978564], 0, 4)}, b"\0" * 4),
     "a product that wraps to 4": raw({"a": entry([WIDE, 4, 1], 0, 4)}, b"\0" * 4),
@@ -149,10 +155,8 @@ def test_flipped_bits_are_refused_or_give_a_file_of_the_same_size(flips: list[in
 def test_any_header_is_refused_or_sound(header: bytes, data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(raw(b"{" + header, data))
-    try:
+    with contextlib.suppress(BadModelFile):
         readings(path)
-    except BadModelFile:
-        pass
 
 
 def test_no_hostile_file_takes_memory(tmp_path: Path) -> None:
@@ -175,7 +179,11 @@ def test_every_dtype_is_read(dtype: str, tmp_path: Path) -> None:
 
 
 def test_what_the_library_writes_is_read(tmp_path: Path) -> None:
-    tensors = {"x": np.random.default_rng(0).standard_normal((5, 7)), "y": np.zeros((0, 3), np.float32), "z": np.int8(3)}
+    tensors = {
+        "x": np.random.default_rng(0).standard_normal((5, 7)),
+        "y": np.zeros((0, 3), np.float32),
+        "z": np.int8(3),
+    }
     path = tmp_path / "model.safetensors"
     save_file({name: np.asarray(value) for name, value in tensors.items()}, path)
     for name, found in readings(path).items():
@@ -211,7 +219,9 @@ def spoiled_weights(change: Callable[[dict[str, Any]], None], folder: Path) -> W
     ],
     ids=["missing", "ambiguous", "turned", "flat", "integers", "not a number", "infinite"],
 )
-def test_weights_that_are_not_what_they_should_be(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+def test_weights_that_are_not_what_they_should_be(
+    change: Callable[[dict[str, Any]], None], tmp_path: Path
+) -> None:
     with pytest.raises(BadModelFile):
         spoiled_weights(change, tmp_path)("w", 2, 3)
 

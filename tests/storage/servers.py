@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,5 +160,6 @@ class FaultProxy:
 def _reset(stream: asyncio.StreamWriter) -> None:
     handle = stream.transport.get_extra_info("socket")
     if handle is not None and handle.family == socket.AF_INET:
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError):  # closed already
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stream.transport.abort()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+# Nothing short counts in the middle of a value, or random secrets would be refused by chance.
 _PLACEHOLDER = re.compile(
-    r"your[_-]|change[_-]?(me|this|it)|replace[_-]?(me|this)|placeholder|example|insert[_-]|todo"
-    r"|^<.*>$|^\$\{?\w+\}?$|^(secret|password|token|test|dev|admin|key|none|null|xx+)$|_here$",
+    r"^your[_-]|your[_-](own|super|secret|key|token|supabase|jwt|api|project)|change[_-]?(me|this|it)"
+    r"|replace[_-]?(me|this|with)|placeholder|example|insert[_-](your|the|a)[_-]|_goes_here$|_here$"
+    r"|^<.*>$|^\$\{?\w+\}?$|^(secret|password|token|test|dev|admin|key|none|null|todo|xx+)$",
     re.IGNORECASE,
 )
 

@@ -70,8 +70,8 @@ class Admitted:
         start, self._taken = self._taken, self.granted
         return self.positions[start : self._taken]
 
-    def grant(self, now: float) -> None:
-        self.granted += 1
+    def grant(self, now: float, count: int = 1) -> None:
+        self.granted += count
         self._granted_at = now
         self.request.timings.queue_s = now - self._entered
         self.wake()
@@ -112,9 +112,11 @@ class Line:
         self.running = 0
         self.waiting = 0
         self._running_cost = 0.0
+        self._waiting_cost = 0.0
         self._events = events
         self._rate = ServiceRate(limits.running)
         self._callers: dict[str, _Caller] = {}
+        self._several: dict[str, _Caller] = {}
         self._turns: list[tuple[float, int, str]] = []
         self._turn = 0
         self._promised = 0.0
@@ -130,13 +132,14 @@ class Line:
         excess = self.running + self.waiting + count - self.limits.running - self.limits.waiting
         victims = self._displaceable(request, count, excess) if excess > 0 else []
         if victims is None:
-            raise QueueFull("the queue is full", self._retry_after_s(excess), self.estimated_wait_s())
+            wait = self._rate.seconds_for(self._running_cost + self._waiting_cost + self._mean_cost())
+            raise QueueFull("the queue is full", self._retry_after_s(excess), wait)
         cost = sum(admitted.cost(i) for i in range(count))
         if self.running + self.waiting:
-            wait = self.estimated_wait_s(cost, request.tenant, request.weight)
-            if wait is not None and self.clock() + wait > request.deadline:
-                late = self.clock() + wait - request.deadline
-                raise DeadlineUnreachable("the answer would come after the deadline", late, wait)
+            self._check_deadline(request, cost)
+        if not self.waiting and self.running + count <= self.limits.running:
+            self._admit(admitted, count, cost)
+            return
         for victim in victims:
             self._displace(victim)
         caller = self._callers.get(request.tenant)
@@ -145,12 +148,35 @@ class Line:
             caller = self._callers[request.tenant] = _Caller(request.weight, finish)
             self._enqueue(request.tenant, caller)
         caller.requests.append(admitted)
+        if len(caller.requests) == 2:
+            self._several[request.tenant] = caller
         caller.items += count
         caller.cost += cost
         self.waiting += count
+        self._waiting_cost += cost
         self._serve()
 
+    def _admit(self, admitted: Admitted, count: int, cost: float) -> None:
+        """Slots for all at once: where nobody waits there is no order to keep."""
+        self.running += count
+        self._running_cost += cost
+        admitted.grant(self.clock(), count)
+        self._events.emit(QueueChanged(self.model, self.running, self.waiting))
+
+    def _check_deadline(self, request: Request, cost: float) -> None:
+        """DeadlineUnreachable if it is. The fair order is only looked at when the whole line would take too long."""
+        now = self.clock()
+        wait = self._rate.seconds_for(self._running_cost + self._waiting_cost + cost)
+        if wait is None or now + wait <= request.deadline:
+            return
+        wait = self.estimated_wait_s(cost, request.tenant, request.weight)
+        if wait is not None and now + wait > request.deadline:
+            late = now + wait - request.deadline
+            raise DeadlineUnreachable("the answer would come after the deadline", late, wait)
+
     def leave(self, admitted: Admitted) -> None:
+        if admitted.released == len(admitted.positions):
+            return
         self.running -= admitted.granted - admitted.released
         self._running_cost -= sum(admitted.cost(i) for i in range(admitted.released, admitted.granted))
         if admitted.waiting:
@@ -182,9 +208,11 @@ class Line:
             self.running += 1
             self._running_cost += cost
             self.waiting -= 1
+            self._waiting_cost -= cost
             admitted.grant(now)
             if not admitted.waiting:
                 caller.requests.popleft()
+                self._fewer(tenant, caller)
             self._enqueue(tenant, caller) if caller.requests else self._dismiss(tenant)
         self._rate.pressed(now, self.waiting > 0)
         self._events.emit(QueueChanged(self.model, self.running, self.waiting))
@@ -201,15 +229,22 @@ class Line:
         if not self._callers:
             self._turns.clear()
             self._finishes.clear()
-            self._virtual_time = 0.0
+            self._virtual_time = self._waiting_cost = 0.0
+
+    def _fewer(self, tenant: str, caller: _Caller) -> None:
+        if len(caller.requests) == 1:
+            del self._several[tenant]
 
     def _forget(self, admitted: Admitted) -> None:
         tenant = admitted.request.tenant
         caller = self._callers[tenant]
+        cost = sum(admitted.cost(i) for i in range(admitted.granted, len(admitted.positions)))
         caller.requests.remove(admitted)
+        self._fewer(tenant, caller)
         caller.items -= admitted.waiting
-        caller.cost -= sum(admitted.cost(i) for i in range(admitted.granted, len(admitted.positions)))
+        caller.cost -= cost
         self.waiting -= admitted.waiting
+        self._waiting_cost -= cost
         if not caller.requests:
             self._dismiss(tenant)
             if len(self._turns) > 2 * len(self._callers) + 64:
@@ -219,11 +254,11 @@ class Line:
 
     def _displaceable(self, request: Request, count: int, excess: int) -> list[Admitted] | None:
         """In a full line, the newest requests of those callers who have more than this one would have: those
-        that must be refused to make room. None when they are not room enough."""
+        that must be refused to make room. None when they are not room enough. A caller's last request is safe."""
         own = self._callers.get(request.tenant)
         share = ((own.items if own else 0) + count) / request.weight
         victims: list[Admitted] = []
-        for caller in sorted(self._callers.values(), key=lambda c: -c.items / c.weight):
+        for caller in sorted(self._several.values(), key=lambda c: -c.items / c.weight):
             left = caller.items
             for waiting in reversed(caller.requests):
                 if excess <= 0 or waiting.granted or (left - waiting.waiting) / caller.weight < share:
@@ -267,8 +302,7 @@ class Line:
 
     def _mean_cost(self) -> float:
         count = self.running + self.waiting
-        cost = self._running_cost + sum(caller.cost for caller in self._callers.values())
-        return cost / count if count else 1.0
+        return (self._running_cost + self._waiting_cost) / count if count else 1.0
 
 
 class Admission:

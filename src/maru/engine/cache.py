@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
+from maru.engine.errors import ModelLoadFailed, ModelNotReady, NoRoom
 from maru.engine.events import CacheLookedUp, Events
 from maru.engine.model import ModelSpec
 from maru.engine.types import CacheState, Clock, ModelRef, Request, Result
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 OVERHEAD_BYTES = 256
 """What one entry takes beside its value: the key, the tuple and the places in the dictionary."""
+
+ABSENT = (ModelLoadFailed, ModelNotReady, NoRoom)
+"""There is no model to compute anything with."""
 
 PENDING_WRITES = 64
 """How many writes to the second level may be under way; more are left out, since a cache may forget."""
@@ -116,7 +120,7 @@ class Cache:
 
 
 class _Landing:
-    """How a flight ended: with an output (or the error that everyone would get), or with its leader leaving."""
+    """How a flight ended: with an output or the error in its place, or with its leader leaving."""
 
     __slots__ = ("abandoned", "output")
 
@@ -156,33 +160,36 @@ class Entry:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        """Whatever was not filled is handed over. An error that the others would get too was filled in its place."""
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Whatever was not filled is handed over; that there is no model is what all the others would find too."""
+        landing = _Landing(error) if isinstance(error, ABSENT) else _Landing(abandoned=True)
         for key in list(self._leads):
-            self._land(key, _Landing(abandoned=True))
+            self._land(key, landing)
 
     async def todo(self) -> Sequence[int]:
         """The positions that the caller must compute and `fill` now; none when every output is known.
 
         Called again after `fill`, it waits for what others compute, and gives back what they abandoned.
         """
+        todo: Sequence[int] = ()
         if not self._begun:
             self._begun = True
-            return await self._look_up()
-        if not self._follows:
-            return ()
-        follows, self._follows = self._follows, []
-        await asyncio.wait({flight for _, flight in follows})
-        abandoned = []
-        for i, flight in follows:
-            landing = flight.result()
-            if landing.abandoned:
-                abandoned.append(i)
-            else:
-                self._outputs[i] = landing.output
-        if todo := self._claim(abandoned):
-            self.state = "miss"
-        return todo or await self.todo()
+            todo = await self._look_up()
+        while self._follows and not todo:
+            follows, self._follows = self._follows, []
+            await asyncio.wait({flight for _, flight in follows})
+            abandoned = []
+            for i, flight in follows:
+                landing = flight.result()
+                if landing.abandoned:
+                    abandoned.append(i)
+                elif isinstance(landing.output, ABSENT):
+                    raise landing.output
+                else:
+                    self._outputs[i] = landing.output
+            if todo := self._claim(abandoned):
+                self.state = "miss"
+        return todo
 
     async def _look_up(self) -> Sequence[int]:
         count = len(self._request.inputs)
@@ -193,7 +200,7 @@ class Entry:
         hits = count - len(todo) - len(self._follows)
         self.state = "hit" if hits == count else "miss" if todo else "shared"
         self._cache.looked_up(self._spec.ref, hits, len(self._follows), len(todo))
-        return todo or await self.todo()
+        return todo
 
     def _claim(self, positions: Sequence[int]) -> list[int]:
         """Of these, take what is known, follow what is under way, and lead the rest."""

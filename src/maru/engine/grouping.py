@@ -21,7 +21,7 @@ LOOK_AHEAD = 4
 
 def full(count: int, cost: float, limits: Limits) -> bool:
     """Whether waiting longer could not make a better batch than the items queued, of that cost, already do."""
-    return count >= limits.max_batch_size or cost >= (limits.batch_fill_cost or limits.max_batch_cost)
+    return count >= min(limits.max_batch_size, limits.running) or cost >= (limits.batch_fill_cost or limits.max_batch_cost)
 
 
 def take(queue: deque[T], limits: Limits) -> list[T]:

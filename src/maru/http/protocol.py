@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from maru.http.crowd import Crowd
+from maru.http.wire import BODY_RECEIVED
 
 _HELD_BYTES = 64 * 1024
 """How much a client may send ahead, behind a request that is being answered, before it is no longer read."""
@@ -146,7 +147,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._overhead = 0
-        if self._running is None or self._running.response_complete:
+        if not self._answering():
             self._wait(_Phase.HEAD, self._bounds.head_s)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -168,6 +169,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self.scope[BODY_RECEIVED] = True  # type: ignore[literal-required]
         if self._phase is _Phase.SURPLUS:
             self._wait(_Phase.IDLE, self._bounds.idle_s)
 
@@ -175,9 +177,7 @@ class Connection(HttpToolsProtocol):
         if not self._should_upgrade():
             # Answered as if it had not asked; but the parser reads no further requests here.
             self.cycle.keep_alive = False
-        elif (self._running is not None and not self._running.response_complete) or _announces_body(
-            self.headers
-        ):
+        elif self._answering() or _announces_body(self.headers):
             # uvicorn would write its 101 into the answer before; and wait for the body without a deadline.
             self._malformed(400, "this is no place for a WebSocket handshake")
         else:
@@ -203,6 +203,9 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
             else:
                 self._refuse(status, message)
+
+    def _answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle

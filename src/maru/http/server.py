@@ -118,21 +118,22 @@ class Server(uvicorn.Server):
         with suppress(NotImplementedError, ValueError, RuntimeError):  # only Unix's main thread has signals
             loop.add_signal_handler(signal.SIGTERM, self.stop)
             loop.add_signal_handler(signal.SIGINT, self.stop, 0.0)
-        await self._serve(sockets)
+        try:
+            await self._serve(sockets)
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
 
     def stop(self, drain_delay_s: float | None = None) -> None:
         """Begin to drain, as on the first signal; called again, stop at once."""
         if self._stopping.is_set():
             self._hurry.set()
-            if not self.started and self._main is not None:
-                self._main.cancel()
             return
+        self._stopping.set()
+        if not self.started and self._main is not None:
+            self._main.cancel()
         if drain_delay_s is not None:
             self._drain_delay_s = drain_delay_s
-        self._drain_begins()
-        self._stopping.set()
-
-    def _drain_begins(self) -> None:
         self._crowd.parting = True
         lifecycle = self._lifecycle_of()
         if lifecycle is not None:
@@ -142,14 +143,10 @@ class Server(uvicorn.Server):
         while not self._stopping.is_set():
             await self.on_tick(0)
             await _within(1.0, self._stopping)
-        self._drain_begins()  # once more: the signal may have come before there was a lifecycle
         await _within(self._drain_delay_s, self._hurry)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        for sock in sockets or ():
-            sock.close()
+        await self._stop_listening(sockets or [])
         for connection in list(self.server_state.connections):
             connection.shutdown()
         drain = asyncio.create_task(self._drain())
@@ -160,6 +157,29 @@ class Server(uvicorn.Server):
         await self._cut()
         if not self._hurry.is_set():
             await self.lifespan.shutdown()
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Take no more connections but those that clients already hold for made.
+
+        The kernel completes a connection before it is accepted here; closing the socket would reset it.
+        What comes in the microseconds after the last look is lost, unless a supervisor keeps the socket open.
+        """
+        doors = [sock.dup() for sock in sockets]
+        for server in self.servers:
+            server.close()
+        for sock in sockets:
+            sock.close()
+        waiting: list[socket.socket] = []
+        for door in doors:
+            with door, suppress(OSError):
+                door.setblocking(False)
+                while True:
+                    waiting.append(door.accept()[0])
+        for client in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, client)
+
+    def _connection(self) -> Connection:
+        return Connection(self._crowd, self.config, self.server_state, self.lifespan.state)
 
     async def _drain(self) -> None:
         """Wait until all that was accepted is answered.

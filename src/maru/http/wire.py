@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
-import secrets
 from itertools import chain
 from typing import Any
 
@@ -20,6 +20,10 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _CLOSE = {"connection": "close"}
+
+
+BODY_RECEIVED = "maru.body_received"
+"""In the scope and true where the server already has the whole body, so that `receive` won't wait for it."""
 
 
 class Wire:
@@ -59,17 +63,17 @@ class Wire:
         fields: dict[bytes, bytes] = dict(scope["headers"])
         request_id = _request_id(fields)
         scope["maru.request_id"] = request_id
-        has_body = b"content-length" in fields or b"transfer-encoding" in fields
-        refusal = self._refusal(scope, fields, has_body)
+        refusal = self._refusal(scope, fields)
         if scope["type"] == "http":
-            await self._http(_Exchange(self, scope, receive, send, request_id), refusal, has_body)
+            await self._http(_Exchange(self, scope, receive, send, request_id), refusal, fields)
         elif refusal is None:
             await self.app(scope, receive, send)
         else:
             await _deny(respond(refusal, self.envelope, request_id), scope, receive, send)
 
-    async def _http(self, exchange: _Exchange, refusal: Problem | None, has_body: bool) -> None:
+    async def _http(self, exchange: _Exchange, refusal: Problem | None, fields: dict[bytes, bytes]) -> None:
         scope = exchange.scope
+        has_body = _has_body(fields)
         if refusal is not None:
             if has_body:
                 refusal.headers |= _CLOSE
@@ -77,8 +81,10 @@ class Wire:
             return
         if exchange.head:
             scope = {**scope, "method": "GET"}
+        # A declared length was checked, and one that is here can't be late: nothing is left to watch.
+        watch = has_body and (b"transfer-encoding" in fields or not scope.get(BODY_RECEIVED))
         try:
-            await self.app(scope, exchange.receive if has_body else exchange.raw_receive, exchange.send)
+            await self.app(scope, exchange.receive if watch else exchange.raw_receive, exchange.send)
         except (ClientGone, ClientDisconnect):
             return
         except asyncio.CancelledError:
@@ -97,10 +103,10 @@ class Wire:
             if exchange.problem is not None and not exchange.started:
                 await exchange.refuse(exchange.problem)
 
-    def _refusal(self, scope: Scope, fields: dict[bytes, bytes], has_body: bool) -> Problem | None:
+    def _refusal(self, scope: Scope, fields: dict[bytes, bytes]) -> Problem | None:
         """The problem with a request's head, if there is one."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        size = sum(map(len, chain.from_iterable(headers)))
+        size = len(b"".join(chain.from_iterable(headers)))
         size += len(scope.get("raw_path") or b"") + len(scope["query_string"])
         if len(headers) > self.max_headers or size > self.max_header_bytes:
             return Problem(
@@ -109,10 +115,11 @@ class Wire:
         repeated = len(fields) != len(headers)
         if not _HOST.fullmatch(fields.get(b"host", b"")) or (repeated and _count(headers, b"host") != 1):
             return Problem(400, "BAD_REQUEST", "the request must have one valid Host header")
-        if not has_body:
+        if not _has_body(fields):
             return None
-        encodings = {value.lower() for name, value in headers if name == b"content-encoding"}
-        if encodings - {b"identity"}:
+        if b"content-encoding" in fields and any(
+            value.lower() != b"identity" for name, value in headers if name == b"content-encoding"
+        ):
             return Problem(
                 415,
                 "UNSUPPORTED_MEDIA_TYPE",
@@ -212,7 +219,11 @@ def _request_id(fields: dict[bytes, bytes]) -> str:
     given = fields.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
-    return secrets.token_hex(16)
+    return f"{random.getrandbits(128):032x}"  # unique, which it must be, not secret
+
+
+def _has_body(fields: dict[bytes, bytes]) -> bool:
+    return b"content-length" in fields or b"transfer-encoding" in fields
 
 
 def _count(headers: list[tuple[bytes, bytes]], wanted: bytes) -> int:

@@ -63,9 +63,10 @@ class EncoderFolder:
             raise UnsupportedModel("modules.json does not list Transformer, Pooling, Dense, Normalize")
         root = modules[0][1]
         weights, tokenizer = root / WEIGHTS, root / "tokenizer.json"
-        for file in (weights, tokenizer):
+        dense = tuple(_dense(folder) for kind, folder in modules if kind == "Dense")
+        for file in (weights, tokenizer, *(layer.weights for layer in dense)):
             if not file.is_file():
-                raise BadModelFile(f"the model has no {file.name}")
+                raise BadModelFile(f"the model has no {file.relative_to(path)}")
         general = JsonFile.read_if_there(path / "config_sentence_transformers.json")
         config = JsonFile.read(root / "config.json")
         special = JsonFile.read_if_there(root / "tokenizer_config.json")
@@ -82,7 +83,7 @@ class EncoderFolder:
             tokenizer=tokenizer,
             pooling=_pooling(pooling),
             pool_prompt=pooling.get("include_prompt", bool, True),
-            dense=tuple(_dense(folder) for kind, folder in modules if kind == "Dense"),
+            dense=dense,
             max_tokens=transformer.find("max_seq_length", int) or _possible(special),
             lowercase=transformer.get("do_lower_case", bool, False),
             cut_left=special.get("truncation_side", str, "right") == "left",
@@ -102,7 +103,7 @@ class EncoderFolder:
 
     def _files(self) -> set[Path]:
         found = {self.weights, self.tokenizer, *(dense.weights for dense in self.dense)}
-        return found | {file for pattern in ("*.json", "*/config.json") for file in self.path.glob(pattern)}
+        return found | {file for pattern in ("*.json", "*/*.json") for file in self.path.glob(pattern)}
 
 
 def _modules(path: Path) -> Iterator[tuple[str, Path]]:

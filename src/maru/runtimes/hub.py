@@ -6,6 +6,7 @@ import errno
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 from maru.runtimes.errors import ModelUnavailable
 
@@ -42,6 +43,13 @@ def fetch(name: str, cache: Path, *, token: str | None = None, endpoint: str | N
 
 def _download(name: str, cache: Path, token: str | None, endpoint: str | None) -> Path:
     from huggingface_hub import errors, snapshot_download
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Quiet(tqdm):
+        """No bars on a server's standard error."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
     try:
         folder = snapshot_download(
@@ -51,6 +59,7 @@ def _download(name: str, cache: Path, token: str | None, endpoint: str | None) -
             endpoint=endpoint,
             allow_patterns=FILES,
             ignore_patterns=ELSEWHERE,
+            tqdm_class=Quiet,
         )
     except errors.GatedRepoError:
         said = "is gated: accept its terms on the hub, and set HF_TOKEN to a token of that account"

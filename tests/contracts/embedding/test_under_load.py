@@ -80,6 +80,7 @@ def test_a_full_line_refuses_and_says_when_to_come_back(own) -> None:
 
     def send(user: int) -> None:
         with httpx.Client(base_url=own.url, timeout=60) as client:
+            texts = [f"{user} {n} {TEXT}" for n in range(2048)]
             results.append(client.post("/batch-embed", json={"texts": texts}, headers=own.headers("one")))
 
     senders = [threading.Thread(target=send, args=(n,)) for n in range(4)]

@@ -13,7 +13,8 @@ from maru.engine.errors import OutOfMemory
 from maru.runtimes.errors import BadModelFile
 from maru.runtimes.onnx.saturation import products_saturate
 
-ERRORS_ONLY = 3
+FATAL = 4
+"""What fails is raised; the runtime's own lines would go past the log, and may show what a person wrote."""
 
 _NO_MEMORY = ("bad_alloc", "failed to allocate", "allocate memory", "bad allocation", "out of memory")
 
@@ -58,7 +59,7 @@ def session_options() -> ort.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.enable_mem_pattern = False
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = FATAL
     return options
 
 

@@ -143,7 +143,9 @@ class SentenceEncoder(Model):
         for (size, normalize), places in alike.items():
             chosen = vectors[places, :size]
             if normalize:
-                chosen /= np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), TINY)
+                lengths = np.sqrt(np.einsum("ij,ij->i", chosen, chosen, dtype=np.float64))
+                with np.errstate(invalid="ignore"):  # of what overflowed, which is found below
+                    chosen /= np.maximum(lengths, TINY)[:, None]
             chosen.flags.writeable = False
             finite = np.asarray(np.isfinite(chosen).all(axis=1))
             for row, place in enumerate(places):

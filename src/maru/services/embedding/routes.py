@@ -61,7 +61,7 @@ class Routes:
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": base64.b64encode(embedding.vector).decode() if packed else embedding.vector,
+                "embedding": base64.b64encode(embedding.vector.tobytes()).decode() if packed else embedding.vector,
             }
             for index, embedding in enumerate(outputs)
         ]

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maru.engine.engine import Engine
@@ -85,7 +85,7 @@ class Embeddings:
     def _spec(self) -> ModelSpec:
         c = self._configuration
         folder = locate(self.model_name, c.home / "models", token=c.hf_token, endpoint=c.hf_endpoint)
-        return SentenceEncoder.spec(
+        spec = SentenceEncoder.spec(
             self.model,
             folder,
             precision=c.precision,
@@ -93,6 +93,7 @@ class Embeddings:
             cache=c.home / "cache" / "onnx",
             limits=c.limits(),
         )
+        return replace(spec, pinned=True)
 
     def resolve(self, name: str) -> str:
         """The engine's name of the model that a caller names; ModelNotFound when the name is another's."""
