@@ -22,7 +22,8 @@ import orjson
 
 from bench.contenders import Contender, models
 from bench.contenders.engine import contenders
-from bench.load import Plan, Requests, http_request, warmed
+from bench.http1 import http_request
+from bench.load import Plan, Requests, warmed
 from bench.procs import Server
 from bench.rounds import Cells, Stage, figures, machine, rotated, table, where, write
 
@@ -48,9 +49,7 @@ class Windows:
 
     def __init__(self, count: int = 512) -> None:
         rng = random.Random("windows")
-        self.all = [
-            [[round(rng.uniform(-9, 9), 4) for _ in range(18)] for _ in range(12)] for _ in range(count)
-        ]
+        self.all = [[[round(rng.uniform(-9, 9), 4) for _ in range(18)] for _ in range(12)] for _ in range(count)]
         self._values = [models.value(window) for window in self.all]
 
     def check(self, number: int, body: bytes) -> bool:
@@ -66,9 +65,7 @@ class Windows:
     def requests(self, contender: Contender, port: int) -> Iterator[bytes]:
         """An endless series."""
         made = [
-            http_request(
-                "POST", f"127.0.0.1:{port}", contender.path, json.dumps(contender.body(window)).encode()
-            )
+            http_request("POST", f"127.0.0.1:{port}", contender.path, json.dumps(contender.body(window)).encode())
             for window in self.all
         ]
         return cycle(made)
@@ -110,11 +107,7 @@ class Run:
         outcome = warmed(address, warm, measured, plan, 1.5, self._windows.check, server.pids)
         kept = figures(outcome, 1)
         self.cells.add(workload.name, contender.title, round, kept)
-        wrong = (
-            f"  ERRORS {outcome.errors} {outcome.statuses}"
-            if outcome.errors or len(outcome.statuses) > 1
-            else ""
-        )
+        wrong = f"  ERRORS {outcome.errors} {outcome.statuses}" if outcome.errors or len(outcome.statuses) > 1 else ""
         print(
             f"  {round + 1}/{self.rounds} {workload.name:<18} {contender.title:<14} "
             f"{kept['items_per_s']:>8.0f}/s {kept['cpu_ms_per_item']:>7.3f} CPU-ms  "
@@ -183,9 +176,7 @@ def _goals(run: Run, titles: Sequence[str]) -> list[dict[str, Any]]:
             ratio = run.cells.ratio(echo, figure, "Maru", other)
             if ratio:
                 ahead = ratio.median < 1 if what == "CPU" else ratio.median > 1
-                goal(
-                    f"{echo}: {what}, Maru / {other}", ratio.median, "< 1" if what == "CPU" else "> 1", ahead
-                )
+                goal(f"{echo}: {what}, Maru / {other}", ratio.median, "< 1" if what == "CPU" else "> 1", ahead)
     device = run.cells.spread(WORKLOADS[2].name, "Maru", "items_per_s")
     if device:
         share = device.median / IDEAL
@@ -195,26 +186,20 @@ def _goals(run: Run, titles: Sequence[str]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of 2 s: to see that it works")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--pin", action="store_true")
     parser.add_argument("--name", default="engine", help="of the files in bench/results")
     given = parser.parse_args()
-    run = Run(
-        given.rounds or (1 if given.quick else 5), given.seconds or (2.0 if given.quick else 5.0), given.pin
-    )
+    run = Run(given.rounds or (1 if given.quick else 5), given.seconds or (2.0 if given.quick else 5.0), given.pin)
     about = machine()
     if given.pin:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     run.everyone(WORKLOADS)
     tables, goals = page_of(run, WORKLOADS)
-    everyone = [
-        contender for model in ("echo", "device") for contender in contenders(model) if contender.prepared
-    ]
+    everyone = [contender for model in ("echo", "device") for contender in contenders(model) if contender.prepared]
     result = {
         "machine": about,
         "rounds": run.rounds,

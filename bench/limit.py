@@ -77,9 +77,7 @@ class Machine:
             batch = next(self._batches, None)
             if batch is None:
                 tokenizer = self._encoder.tokenizer
-                ids = [
-                    tokenizer.cut(row) for row in tokenizer.encode(list(islice(self._source, self._inflight)))
-                ]
+                ids = [tokenizer.cut(row) for row in tokenizer.encode(list(islice(self._source, self._inflight)))]
                 self._batches = ([ids[i] for i in batch] for batch in policy.cut([len(row) for row in ids]))
                 batch = next(self._batches)
             return batch
@@ -97,9 +95,7 @@ class Machine:
         """(texts a second, CPU-ms a text)."""
         self.done = 0
         began, cpu = time.perf_counter(), time.process_time()
-        threads = [
-            threading.Thread(target=self._work, args=(policy, began + seconds)) for _ in range(THREADS)
-        ]
+        threads = [threading.Thread(target=self._work, args=(policy, began + seconds)) for _ in range(THREADS)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -108,9 +104,7 @@ class Machine:
         return self.done / took, 1000 * (time.process_time() - cpu) / self.done
 
 
-def measure(
-    precision: PrecisionName, kind: Kind, inflight: int, seconds: float, stream: str
-) -> dict[str, object]:
+def measure(precision: PrecisionName, kind: Kind, inflight: int, seconds: float, stream: str) -> dict[str, object]:
     """The best policy's figures."""
     encoder = Encoder(EncoderFolder.read(MODEL), precision, CACHE / "limit")
     machine = Machine(encoder, texts(kind, f"limit/{stream}"), inflight)
@@ -128,9 +122,7 @@ def measure(
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("precision", choices=["int8", "fp32"])
     parser.add_argument("kind", choices=get_args(Kind))
     parser.add_argument("--inflight", type=int, default=16)

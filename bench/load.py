@@ -18,29 +18,18 @@ import json
 import math
 import random
 import select
-import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from bench.http1 import Connection, Garbled, http_request
+from bench.outcome import Latency, Outcome
 from bench.procs import busy_s, cpu_s, proportional, resident, tree
 
 Check = Callable[[int, bytes], bool]
 """Whether the body answers request number n. Called on every 200, so it must be cheap."""
-
-
-def http_request(
-    method: str, host: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
-) -> bytes:
-    """The bytes of one keep-alive request with a JSON body."""
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
-    if body:
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 class Requests:
@@ -61,75 +50,6 @@ class Requests:
             return self._made.popleft()
         self.made_late += 1
         return next(self._make)
-
-
-@dataclass(slots=True)
-class Latency:
-    """Milliseconds."""
-
-    count: int
-    mean: float
-    p50: float
-    p95: float
-    p99: float
-    max: float
-
-    @classmethod
-    def of(cls, seconds: Iterable[float]) -> Latency:
-        values = sorted(seconds)
-        if not values:
-            return cls(0, 0.0, 0.0, 0.0, 0.0, 0.0)
-
-        def at(share: float) -> float:
-            return round(1000 * values[min(len(values) - 1, int(share * len(values)))], 3)
-
-        mean = round(1000 * sum(values) / len(values), 3)
-        return cls(len(values), mean, at(0.5), at(0.95), at(0.99), at(1.0))
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one run measured. Rates and CPU are over the window, the checks over every answer received."""
-
-    seconds: float
-    ok: int
-    """Right answers in the window."""
-    ok_per_s: float
-    latency: Latency
-    """Of right answers: from sending (closed loop) or from the intended time (open loop)."""
-    statuses: dict[str, int]
-    errors: dict[str, int]
-    """`wrong` (a 200 with a wrong body), `timeout`, `reset`, `connect`, `garbled`, `unanswered`."""
-    refused: Latency
-    refused_with_retry_after: int
-    unsent: int
-    """Open loop: requests whose turn came but for which no connection was left by the end."""
-    late_p99_ms: float
-    """Open loop: how late the generator itself sent, 99th percentile. Large: the generator was the limit."""
-    bytes_in: int
-    bytes_out: int
-    client_cpu_s: float
-    client_cpu_ms_per_answer: float
-    server_cpu_s: float
-    rss_first: int
-    rss_max: int
-    rss_last: int
-    pss: int
-    other_cores_busy: float
-    """Cores that all else kept busy, the kernel's work for no process included."""
-    connections: int
-    made_late: int
-    per_second_ok: list[int]
-    tail: list[tuple[float, float, bool]]
-    """Requests after the window: seconds since it closed, latency in ms, whether the answer was right."""
-    samples: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
-    """(request number, body) of some answers, kept for a thorough check when the run is over."""
-
-    def to_json(self) -> dict[str, Any]:
-        """All but the samples and the tail."""
-        out = asdict(self)
-        del out["samples"], out["tail"]
-        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,65 +78,6 @@ class Plan:
     sample_max: int = 12
 
 
-class _Connection:
-    __slots__ = (
-        "chunks", "closing", "fd", "have", "intended", "need", "number", "pending",
-        "retry_after", "sent", "sock", "start", "status", "writing",
-    )  # fmt: skip
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.fd = self.sock.fileno()
-        if self.sock.connect_ex(address) not in (0, errno.EINPROGRESS):
-            raise OSError("connect failed")
-        self.number = -1
-        self.pending = b""
-        self.writing = True  # the epoll watches for writability: at first, for the connection to be made
-        self.intended = self.sent = 0.0
-        self.reset()
-
-    def reset(self) -> None:
-        self.chunks: list[bytes] = []
-        self.have = 0
-        self.need = 0
-        self.start = 0
-        self.status = 0
-        self.closing = False
-        self.retry_after = False
-
-
-class _Garbled(Exception):
-    pass
-
-
-def _header(head: bytes, name: bytes) -> bytes | None:
-    at = head.find(b"\r\n" + name + b":")
-    if at < 0:
-        return None
-    begin = at + len(name) + 3
-    end = head.find(b"\r\n", begin)
-    return head[begin : end if end >= 0 else len(head)].strip()
-
-
-def _dechunk(data: bytes, at: int) -> bytes | None:
-    """The body of a chunked answer whose chunks begin at `at`; None while some are missing."""
-    parts: list[bytes] = []
-    while True:
-        end = data.find(b"\r\n", at)
-        if end < 0:
-            return None
-        size = int(data[at:end].partition(b";")[0], 16)
-        begin = end + 2
-        if len(data) < begin + size + 2:
-            return None
-        if not size:
-            return b"".join(parts)
-        parts.append(data[begin : begin + size])
-        at = begin + size + 2
-
-
-_CHUNKED = -1
 _Meter = tuple[float, float, float]  # CPU seconds of this process, of the server, of the whole machine
 
 
@@ -234,8 +95,8 @@ class Load:
         self._address, self._requests, self._plan = address, requests, plan
         self._check, self._pids = check, pids
         self._epoll = select.epoll()
-        self._open: dict[int, _Connection] = {}
-        self._idle: list[_Connection] = []
+        self._open: dict[int, Connection] = {}
+        self._idle: list[Connection] = []
         self._number = 0
         self._opened = 0
         self._statuses: Counter[str] = Counter()
@@ -277,11 +138,7 @@ class Load:
             at = now()
             if first is None and at >= opens:
                 first, opens = (time.process_time(), cpu_s(pids), busy_s()), at
-            if (
-                last is None
-                and at >= closes
-                and (arrivals or len(self._ok) >= plan.min_answers or at >= latest)
-            ):
+            if last is None and at >= closes and (arrivals or len(self._ok) >= plan.min_answers or at >= latest):
                 last, closes = (time.process_time(), cpu_s(pids), busy_s()), at
             if at >= next_tick:
                 next_tick = at + 0.25
@@ -338,7 +195,7 @@ class Load:
                     self._flush(connection)
                 if event & (select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP):
                     self._receive(connection)
-            except _Garbled:
+            except Garbled:
                 self._drop(connection, "garbled")
             except OSError as error:
                 self._drop(connection, "connect" if error.errno == errno.ECONNREFUSED else "reset")
@@ -349,7 +206,7 @@ class Load:
             connection = self._idle.pop()
         elif len(self._open) < self._plan.max_connections:
             try:
-                connection = _Connection(self._address)
+                connection = Connection(self._address)
             except OSError:
                 self._errors["connect"] += 1
                 return False
@@ -373,7 +230,7 @@ class Load:
             self._drop(connection, "reset")
         return True
 
-    def _flush(self, connection: _Connection) -> None:
+    def _flush(self, connection: Connection) -> None:
         try:
             sent = connection.sock.send(connection.pending)
         except OSError as error:
@@ -385,7 +242,7 @@ class Load:
             connection.writing = not connection.writing
             self._epoll.modify(connection.fd, select.EPOLLIN | (select.EPOLLOUT * connection.writing))
 
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
         try:
             data = connection.sock.recv(1 << 20)
         except BlockingIOError:
@@ -396,53 +253,11 @@ class Load:
                 return
             raise OSError(errno.ECONNRESET, "closed before the answer")
         self._bytes_in += len(data)
-        if connection.chunks:
-            connection.chunks.append(data)
-            connection.have += len(data)
-            if connection.need > connection.have:
-                return
-            data = b"".join(connection.chunks)
-            connection.chunks = [data]
-        else:
-            connection.chunks.append(data)
-            connection.have = len(data)
-        if not connection.need and not self._head(connection, data):
-            return
-        if connection.need == _CHUNKED:
-            body = _dechunk(data, connection.start)
-            if body is None:
-                return
-        else:
-            if connection.need > len(data):
-                return
-            if connection.need < len(data):
-                raise _Garbled
-            body = data[connection.start :]
-        self._answered(connection, body)
+        body = connection.take(data)
+        if body is not None:
+            self._answered(connection, body)
 
-    def _head(self, connection: _Connection, data: bytes) -> bool:
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            return False
-        head = data[:end].lower()
-        if not head.startswith(b"http/1.1 ") or connection.number < 0:
-            raise _Garbled
-        connection.status = int(head[9:12])
-        connection.start = end + 4
-        length = _header(head, b"content-length")
-        if length is not None:
-            connection.need = connection.start + int(length)
-        elif b"chunked" in (_header(head, b"transfer-encoding") or b""):
-            connection.need = _CHUNKED
-        else:
-            raise _Garbled
-        if b"\r\nconnection: close" in head:
-            connection.closing = True
-        if connection.status != 200:
-            connection.retry_after = (_header(head, b"retry-after") or b"").isdigit()
-        return True
-
-    def _answered(self, connection: _Connection, body: bytes) -> None:
+    def _answered(self, connection: Connection, body: bytes) -> None:
         at = time.perf_counter()
         latency = at - (connection.intended if self._plan.rate else connection.sent)
         number, status = connection.number, connection.status
@@ -465,12 +280,12 @@ class Load:
         else:
             self._idle.append(connection)
 
-    def _drop(self, connection: _Connection, why: str) -> None:
+    def _drop(self, connection: Connection, why: str) -> None:
         if connection.number >= 0:
             self._errors[why] += 1
         self._forget(connection)
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         self._open.pop(connection.fd, None)
         if connection.number < 0:
             with contextlib.suppress(ValueError):
@@ -534,9 +349,7 @@ class Load:
         if not self._plan.tail_s:
             return []
         answers = [
-            (at, latency, right)
-            for right, some in ((True, self._ok), (False, self._refused))
-            for at, latency in some
+            (at, latency, right) for right, some in ((True, self._ok), (False, self._refused)) for at, latency in some
         ]
         found = [(at - latency - closes, 1000 * latency, right) for at, latency, right in answers]
         return sorted(answer for answer in found if answer[0] >= 0)

@@ -19,9 +19,10 @@ from typing import Any
 from bench.contenders import Contender
 from bench.contenders.embedding import maru as embedding
 from bench.contenders.engine import maru as engine
-from bench.embedding import VectorCheck, Workload, requests
+from bench.embedding_load import VectorCheck, Workload, requests
 from bench.engine import Windows
-from bench.load import Check, Load, Outcome, Plan, Requests, warmed
+from bench.load import Check, Load, Plan, Requests, warmed
+from bench.outcome import Outcome
 from bench.procs import Server
 from bench.rounds import MIB, machine, table, where, write
 
@@ -50,9 +51,7 @@ def slow() -> Target:
     """R1: two slots of 50 ms, ten places."""
     contender = dataclasses.replace(engine("echo"), name="maru-slow", env={"MODEL": "slow"})
     windows = Windows()
-    return Target(
-        "slow", contender, 8, lambda port, _: windows.requests(contender, port), lambda: windows.check, 5.0
-    )
+    return Target("slow", contender, 8, lambda port, _: windows.requests(contender, port), lambda: windows.check, 5.0)
 
 
 def service() -> Target:
@@ -148,9 +147,7 @@ def page_of(result: dict[str, Any]) -> str:
                 f"{step['late_p99_ms']:.1f}",
             ]
         )
-    return (
-        f"### {result['target']}: capacity {result['capacity_per_s']:.1f} requests/s\n\n{table(HEAD, rows)}\n"
-    )
+    return f"### {result['target']}: capacity {result['capacity_per_s']:.1f} requests/s\n\n{table(HEAD, rows)}\n"
 
 
 def goals_of(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -167,17 +164,13 @@ def goals_of(result: dict[str, Any]) -> list[dict[str, Any]]:
             ("RSS growth, MiB", step["growth_mib"], "<= 32", step["growth_mib"] <= GROWTH_MIB),
         ]
         for what, value, goal, met in figures:
-            goals.append(
-                {"what": f"{result['target']} x{factor}: {what}", "value": value, "goal": goal, "met": met}
-            )
+            goals.append({"what": f"{result['target']} x{factor}: {what}", "value": value, "goal": goal, "met": met})
     return goals
 
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="6 s a step: to see that it works")
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--only", choices=["slow", "embedding"])

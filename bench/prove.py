@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from bench.load import Check, Load, Outcome, Plan, Requests, http_request
+from bench.http1 import http_request
+from bench.load import Check, Load, Plan, Requests
+from bench.outcome import Outcome
 from bench.procs import Server
 
 _DELAY_MS = 20
@@ -75,9 +77,7 @@ class _Known(asyncio.Protocol):
             status, extra = "429 Too Many Requests", "Retry-After: 3\r\n" if path == "/refuse" else ""
         if path == "/close":
             extra = "Connection: close\r\n"
-        self._transport.write(
-            f"HTTP/1.1 {status}\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body
-        )
+        self._transport.write(f"HTTP/1.1 {status}\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         if path == "/close":
             self._transport.close()
 
@@ -143,16 +143,12 @@ def prove(server: Server) -> Proof:
     proof.expect("chunked answers: errors", sum(chunked.errors.values()), 0, 0)
     closed = proof.load("/close", brief)
     proof.expect("Connection: close: errors", sum(closed.errors.values()), 0, 0)
-    proof.expect(
-        "Connection: close: a connection a request", closed.connections / max(1, closed.ok), 0.95, 1.1
-    )
+    proof.expect("Connection: close: a connection a request", closed.connections / max(1, closed.ok), 0.95, 1.1)
     wrong = proof.load("/wrong", brief)
     share = wrong.errors.get("wrong", 0) / wrong.statuses["200"]
     proof.expect("wrong bodies found: share", share, 0.09, 0.11)
     refused = proof.load("/refuse", brief)
-    proof.expect(
-        "429 with Retry-After: share", refused.refused_with_retry_after / refused.statuses["429"], 1, 1
-    )
+    proof.expect("429 with Retry-After: share", refused.refused_with_retry_after / refused.statuses["429"], 1, 1)
     silent = proof.load("/refuse-silently", brief)
     proof.expect("429 without Retry-After: seen with", silent.refused_with_retry_after, 0, 0)
     proof.expect("429 counted as right answers", silent.ok, 0, 0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.contenders import BENCH, Contender
-from bench.load import Outcome
+from bench.outcome import Outcome
 from bench.procs import Server
 
 RESULTS = BENCH / "results"
@@ -84,9 +84,7 @@ class Cells:
 
     def to_json(self) -> list[dict[str, Any]]:
         cells = self.all
-        return [
-            {"workload": c.workload, "contender": c.contender, "round": c.round, **c.figures} for c in cells
-        ]
+        return [{"workload": c.workload, "contender": c.contender, "round": c.round, **c.figures} for c in cells]
 
 
 def figures(outcome: Outcome, items: int) -> dict[str, Any]:

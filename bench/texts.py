@@ -27,9 +27,7 @@ def texts(kind: Kind, stream: str) -> Iterator[str]:
     seen: set[int] = set()
     while True:
         for share in _even_shares(rng):
-            count = (
-                round(low * (high / low) ** share) if kind == "mixed" else round(low + share * (high - low))
-            )
+            count = round(low * (high / low) ** share) if kind == "mixed" else round(low + share * (high - low))
             text = " ".join(rng.choices(_WORDS, k=count))
             if (mark := hash(text)) not in seen:
                 seen.add(mark)

@@ -72,15 +72,14 @@ class Server:
 def running(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
     """A `maru` with these arguments and settings; its state and its output are in `folder`."""
     port = free_port()
-    environment = {
-        name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")
-    } | {"MARU_HOME": str(folder), "SUPABASE_JWT_SECRET": SECRET, "RATE_LIMIT_PER_MIN": "0", "DRAIN_DELAY_S": "0", **settings}
+    own = {"MARU_HOME": str(folder), "SUPABASE_JWT_SECRET": SECRET, "RATE_LIMIT_PER_MIN": "0", "DRAIN_DELAY_S": "0"}
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     output = folder / "output.log"
     folder.mkdir(parents=True, exist_ok=True)
     with output.open("ab") as sink:
         process = subprocess.Popen(
             [sys.executable, "-c", "from maru.cli import main; main()", *arguments, "--port", str(port)],
-            env=environment, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=folder,
+            env={**inherited, **own, **settings}, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=folder,
         )  # fmt: skip
     try:
         yield Server(process, port, folder, output)

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from .conftest import SECRET, running
+from tests.conftest import SECRET, running
 
 
 def maru(home, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -92,7 +91,7 @@ def test_up_shows_a_key_once_and_a_request_that_works(tmp_path, embedding) -> No
         shown = server.log()
         assert shown.count("maru_") == 1
         (line,) = [line for line in shown.splitlines() if line.startswith("curl ")]
-        answer = subprocess.run(shlex.split(line) + ["-fsS"], capture_output=True, text=True)
+        answer = subprocess.run([*shlex.split(line), "-fsS"], capture_output=True, text=True)
         assert json.loads(answer.stdout)["dimension"] == 384, answer.stderr
         page = subprocess.run(["curl", "-fsS", server.url + "/"], capture_output=True, text=True).stdout
         assert "embedding/docs" in page

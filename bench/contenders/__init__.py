@@ -71,16 +71,11 @@ class Contender:
         cwd = HERE
         if self.venv == "maru":  # away from any .env of the person who runs this
             env["PYTHONPATH"], cwd = str(BENCH.parent), CACHE
-        return Server(
-            self.name, lambda port: self.command(self.bin, port), env, self.ready, CACHE / "logs", cwd
-        )
+        return Server(self.name, lambda port: self.command(self.bin, port), env, self.ready, CACHE / "logs", cwd)
 
     def versions(self) -> dict[str, str]:
         """The installed versions of the packages that matter."""
-        code = (
-            "import importlib.metadata as m, json, sys;"
-            "print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
-        )
+        code = "import importlib.metadata as m, json, sys;print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
         answer = subprocess.run(
             [self.bin / "python", "-c", code, *self.packages], capture_output=True, text=True, check=True
         )

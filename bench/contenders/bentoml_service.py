@@ -22,8 +22,6 @@ else:
         def __init__(self) -> None:
             self.device = models.Device()
 
-        @bentoml.api(
-            route="/predict", batchable=True, batch_dim=0, max_batch_size=models.BATCH, max_latency_ms=1000
-        )
+        @bentoml.api(route="/predict", batchable=True, batch_dim=0, max_batch_size=models.BATCH, max_latency_ms=1000)
         def predict(self, data: list[list[list[float]]]) -> list[float]:
             return self.device(data)

@@ -31,10 +31,7 @@ class Device(Echo):
 
 
 if __name__ == "__main__":
-    if models.chosen() == "echo":
-        api = Echo()
-    else:
-        api = Device(max_batch_size=models.BATCH, batch_timeout=models.WAIT_S)
+    api = Echo() if models.chosen() == "echo" else Device(max_batch_size=models.BATCH, batch_timeout=models.WAIT_S)
     server = ls.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
     server.run(
         host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, log_level="warning",

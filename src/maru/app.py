@@ -59,7 +59,7 @@ class Platform:
     def __init__(self, settings: Settings, names: Sequence[str], writer: LogWriter | None = None) -> None:
         self.settings = settings
         self._closing: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self._starts: list[Start] = []
+        self._when_loaded: list[Callable[[], None]] = []
         services = [SERVICES[name] for name in names]
         self.telemetry = Telemetry(
             __version__,
@@ -128,20 +128,23 @@ class Platform:
             for close in self._closing:
                 stack.push_async_callback(close)
             stack.push_async_callback(self.engine.close)
-            starts = [asyncio.create_task(start()) for start in [room.start for room in self.rooms.values()] + self._starts]
-            stack.push_async_callback(_cancelled, starts)
+            stack.push_async_callback(_cancelled, asyncio.create_task(self._load()))
             self.engine.lifecycle.advance("ready")
             yield
 
-    def also_start(self, start: Start) -> None:
-        """Run this beside the services' own start, and cancel it at the end."""
-        self._starts.append(start)
+    async def _load(self) -> None:
+        await asyncio.gather(*(room.start() for room in self.rooms.values()))
+        for tell in self._when_loaded:
+            tell()
+
+    def when_loaded(self, tell: Callable[[], None]) -> None:
+        """Call this once every service has its models."""
+        self._when_loaded.append(tell)
 
 
-async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def open_keys(settings: Settings) -> ApiKeys:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -103,7 +100,7 @@ def token(
 @keys_app.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Whose key it is. Keys of one name share limits and results.")],
-    scope: Annotated[list[str] | None, typer.Option(help="A service it may use; may be repeated. Default: all.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="A service it may use, repeatable. Default: all.")] = None,
     days: Annotated[float | None, typer.Option(help="Days until it expires; default: never.")] = None,
     weight: Annotated[float, typer.Option(help="Its share of a busy model beside other callers.")] = 1.0,
 ) -> None:
@@ -113,9 +110,8 @@ def create_key(
 
     life = timedelta(days=days) if days is not None else None
     try:
-        minted = mint(
-            open_keys(Settings.read()), name, scope or [EVERYTHING], by=frozenset({EVERYTHING}), weight=weight, life=life
-        )
+        everything = frozenset({EVERYTHING})
+        minted = mint(open_keys(Settings.read()), name, scope or everything, by=everything, weight=weight, life=life)
     except ValueError as error:
         _fail(str(error))
     print(minted.key)  # noqa: T201

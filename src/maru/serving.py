@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import sys
 import time
@@ -74,22 +73,21 @@ class Serving:
         with closing(configure("DEBUG" if settings.debug else "INFO", format)) as writer:
             platform = Platform(settings, names, writer)
             base = f"http://{'localhost' if _is_loopback(host) else host}:{port}"
-            platform.also_start(lambda: self._announce(platform, base, path_of))
-            return serve(
-                mount(platform),
-                host=host,
-                port=port,
-                lifecycle_of=lambda: platform.engine.lifecycle,
-                grace_s=settings.drain_grace_s,
-                drain_delay_s=settings.drain_delay_s,
-                bounds=Bounds(max_connections=settings.max_connections),
-            )
+            with self._screen.status("loading models") as status:
+                platform.when_loaded(status.stop)
+                platform.when_loaded(lambda: self._announce(platform, base, path_of))
+                return serve(
+                    mount(platform),
+                    host=host,
+                    port=port,
+                    lifecycle_of=lambda: platform.engine.lifecycle,
+                    grace_s=settings.drain_grace_s,
+                    drain_delay_s=settings.drain_delay_s,
+                    bounds=Bounds(max_connections=settings.max_connections),
+                )
 
-    async def _announce(self, platform: Platform, base: str, path_of: Callable[[str], str]) -> None:
-        """Say that models load, and once they have, where everything is and how to ask."""
-        with self._screen.status("loading models"):
-            while not all(room.health.readiness().status == "ready" for room in platform.rooms.values()):
-                await asyncio.sleep(0.05)
+    def _announce(self, platform: Platform, base: str, path_of: Callable[[str], str]) -> None:
+        """Say where everything is and how to ask."""
         took = time.monotonic() - self._began
         say = self._screen.print
         say(f"\n[bold]Maru is ready[/bold] after {took:.1f} s at {base}")

@@ -115,6 +115,6 @@ class Settings(BaseSettings):
         rows = ["| setting | default | |", "|---|---|---|"]
         for name, setting in cls.model_fields.items():
             default = setting.get_default()
-            shown = "" if default in (None, frozenset()) else f"`{str(default).lower() if default is False else default}`"
+            shown = "" if default in (None, frozenset()) else f"`{'false' if default is False else default}`"
             rows.append(f"| `{name.upper()}` | {shown} | {setting.description} |")
         return "\n".join(rows)

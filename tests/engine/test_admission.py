@@ -393,7 +393,7 @@ async def test_in_a_full_line_the_newest_of_who_has_most_makes_room() -> None:
 
 @virtual
 async def test_a_refusal_does_not_look_at_everybody_who_waits() -> None:
-    """Thousands may wait, each for a caller of its own. Refusing one more must cost what refusing the first did."""
+    """Thousands may wait, each a caller of its own. Refusing one more must cost what refusing the first did."""
 
     class Unread(dict[Any, Any]):
         def values(self) -> Any:

@@ -39,14 +39,7 @@ async def test_one_answer_is_reported_from_the_line_to_the_end() -> None:
         world.events.clear()
         await world.infer(world.request(1, cached=True))
         kinds = [type(event) for event in world.events]
-        assert kinds == [
-            CacheLookedUp,
-            QueueChanged,
-            QueueChanged,
-            BatchComputed,
-            QueueChanged,
-            RequestFinished,
-        ]
+        assert kinds == [CacheLookedUp, QueueChanged, QueueChanged, BatchComputed, RequestFinished]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from maru.engine.grouping import full, take
 from maru.engine.model import Model, Prepared
 from maru.engine.types import Clock, Limits, ModelRef, Request
 
-
 _LEAVING = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 """What ends whoever waits. Any other BaseException is the model's: a panic in native code is no Exception."""
 

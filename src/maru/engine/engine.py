@@ -7,7 +7,6 @@ in the order of the inputs. Leaving early, for whatever reason, gives back all t
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

@@ -71,8 +71,8 @@ class Route:
 
     `answer` is the schema of a 200 (`content` its media types, where it isn't JSON), `errors` the status codes
     it can answer beside those that all can, `also` those whose schema is not the service's for problems.
-    `decode` reads a body that is not plain JSON. The handler's first parameter is a `Caller`; one that is a Pydantic class is read from the body, and the
-    others from the path and the query.
+    `decode` reads a body that is not plain JSON. The handler's first parameter is a `Caller`; one that is a
+    Pydantic class is read from the body, and the others from the path and the query.
     """
 
     method: str
@@ -153,10 +153,8 @@ class Endpoint(APIRoute):
         if content_type not in self._route.media_types:
             raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", f"send {' or '.join(filter(None, self._route.media_types))}")
         data = await read(call.receive)
-        if self._route.decode is not None:
-            parse = partial(self._route.decode, call)
-        else:
-            parse = partial(_parse, schema)
+        decode = self._route.decode
+        parse = partial(_parse, schema) if decode is None else partial(decode, call)
         return parse(data) if len(data) <= IN_THREAD_BYTES else await asyncio.to_thread(parse, data)
 
 

@@ -115,4 +115,4 @@ def _fields(error: ValidationError) -> list[dict[str, str]]:
 
 def _said(error: ValidationError) -> str:
     fields = _fields(error)
-    return "; ".join(f"{field['loc']}: {field['message']}" if field["loc"] else field["message"] for field in fields[:3])
+    return "; ".join(": ".join(filter(None, (field["loc"], field["message"]))) for field in fields[:3])

@@ -70,6 +70,9 @@ class Health:
         text = {"text/plain": {"schema": {"type": "string"}}}
         return [
             Route("GET", "/healthz", self.healthz, Alive, protected=False, tags=("operations",)),
-            Route("GET", "/readyz", self.readyz, Readiness, protected=False, tags=("operations",), also={503: Readiness}),
+            Route(
+                "GET", "/readyz", self.readyz, Readiness,
+                protected=False, tags=("operations",), also={503: Readiness},
+            ),
             Route("GET", "/metrics", self.metrics, content=text, protected=False, tags=("operations",)),
         ]

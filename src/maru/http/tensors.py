@@ -25,9 +25,10 @@ Datatype = Literal[
 
 DTYPES: dict[str, Any] = {
     "BOOL": np.bool_,
-    **{f"{'U' * unsigned}INT{bits}": f"<{'u' if unsigned else 'i'}{bits // 8}" for unsigned in (0, 1) for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{f"INT{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
     **{f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
-}  # fmt: skip
+}
 
 HEADER_LENGTH = "inference-header-content-length"
 

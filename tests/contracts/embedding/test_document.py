@@ -152,7 +152,10 @@ def test_another_content_type(embedding) -> None:
     assert answer.status_code == 415
 
 
-@pytest.mark.parametrize("path", ["/embed", "/batch-embed", "/v1/embeddings", "/tokenize", "/v2/models/embedding/infer"])
+GUARDED = ["/embed", "/batch-embed", "/v1/embeddings", "/tokenize", "/v2/models/embedding/infer"]
+
+
+@pytest.mark.parametrize("path", GUARDED)
 @pytest.mark.parametrize("credential", [None, "Bearer", "Bearer abc", "Basic dXNlcjpwYXNz", "Bearer a.b.c"])
 def test_a_token_is_required(embedding, path, credential) -> None:
     headers = {"Authorization": credential} if credential else {}

@@ -49,7 +49,8 @@ def test_openai_base64_on_the_wire(embedding, vectors) -> None:
     with embedding.client() as client:
         asked = {"model": "embedding", "input": TEXTS[:1], "encoding_format": "base64"}
         body = client.post("/v1/embeddings", json=asked).json()
-    np.testing.assert_allclose(np.frombuffer(base64.b64decode(body["data"][0]["embedding"]), "<f4"), vectors[0], atol=1e-6)
+    vector = np.frombuffer(base64.b64decode(body["data"][0]["embedding"]), "<f4")
+    np.testing.assert_allclose(vector, vectors[0], atol=1e-6)
     assert body["object"] == "list" and body["model"] == "embedding"
 
 

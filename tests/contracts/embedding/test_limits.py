@@ -6,9 +6,8 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
-from ...conftest import running
-from ...storage.servers import RedisServer
+from tests.conftest import running
+from tests.storage.servers import RedisServer
 
 
 def home_with_graphs(graphs, folder):

@@ -34,5 +34,6 @@ def test_every_route_is_documented_with_its_errors(embedding) -> None:
             assert {"200", "400", "500"} <= set(operation["responses"]), (method, path)
             if "security" in operation:
                 assert {"401", "403", "429", "503"} <= set(operation["responses"]), (method, path)
-    guarded = {path for path, operations in document["paths"].items() if any("security" in o for o in operations.values())}
+    paths = document["paths"].items()
+    guarded = {path for path, operations in paths if any("security" in each for each in operations.values())}
     assert {"/embed", "/batch-embed", "/tokenize", "/v1/embeddings", "/v2/models/{model}/infer"} <= guarded

@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-
-from ...conftest import Server, running
+from tests.conftest import Server, running
 
 TEXT = "a sentence of a dozen words or so, long enough to take a little while "
 

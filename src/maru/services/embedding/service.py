@@ -14,11 +14,11 @@ from maru.engine.engine import Engine
 from maru.engine.errors import EngineError, ModelNotFound
 from maru.engine.manager import Lease, Resident
 from maru.engine.model import ModelSpec
-from maru.engine.types import Limits, ModelRef, Result
+from maru.engine.types import Limits, Result
 from maru.http.call import Call
 from maru.http.openai import ModelCard
 from maru.runtimes.locate import locate
-from maru.services.embedding.model import EmbeddingCodec, Precision, SentenceEncoder, Text, canonical
+from maru.services.embedding.model import Precision, SentenceEncoder, Text, canonical
 from maru.services.embedding.schemas import HealthResponse
 
 log = logging.getLogger(__name__)
