@@ -218,9 +218,7 @@ def test_old_keys_are_renewed_in_the_background_and_older_ones_before_they_are_u
     asyncio.run(scenario())
 
 
-def test_while_the_issuer_is_down_its_keys_serve_for_a_day(
-    clock: HandClock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_while_the_issuer_is_down_its_keys_serve_for_a_day(clock: HandClock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "maru")
 
     async def scenario() -> None:
@@ -330,6 +328,22 @@ def test_through_two_rotations_no_good_token_is_refused_and_an_old_key_ends_with
             await settled()
         assert 2400 < last_of_one <= 2500 + 600
         assert issuer.fetches <= 4200 / 30
+
+    asyncio.run(scenario())
+
+
+def test_a_remembered_token_is_forgotten_with_its_key(clock: HandClock) -> None:
+    async def scenario() -> None:
+        issuer = Issuer(ONE)
+        authenticate = SupabaseAuthenticator(url=PROJECT, fetch=issuer, now=HandClock(NOW), clock=clock)
+        old, new = token("one", forge.EC, NOW), token("two", forge.EC_STRANGER, NOW)
+        await authenticate(f"Bearer {old}")
+        issuer.publish(TWO)
+        clock.now += 31
+        await authenticate(f"Bearer {old}")  # remembered, and its key is not known to be gone
+        await authenticate(f"Bearer {new}")
+        with pytest.raises(Unauthorized):
+            await authenticate(f"Bearer {old}")
 
     asyncio.run(scenario())
 

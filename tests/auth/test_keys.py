@@ -430,9 +430,7 @@ def test_an_answer_is_as_old_as_its_question(store: Counting, clock: HandClock) 
     asyncio.run(scenario())
 
 
-def test_the_last_use_is_noted_in_the_background_once_a_minute(
-    store: Counting, clock: HandClock, now: Moment
-) -> None:
+def test_the_last_use_is_noted_in_the_background_once_a_minute(store: Counting, clock: HandClock, now: Moment) -> None:
     minted = mint(store, "a", [], by=OPERATOR)
 
     def noted() -> datetime | None:

@@ -201,9 +201,7 @@ asyncio.run(main())
 def test_four_processes_let_in_exactly_the_limit_between_them(redis_server: RedisServer) -> None:
     redis_server.admin.flushall()
     command = [sys.executable, "-c", WORKER, redis_server.url]
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
-    ]
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for worker in workers:
         assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
     for worker in workers:

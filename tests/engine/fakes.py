@@ -34,14 +34,14 @@ class Panic(BaseException):
     """What native code raises when it panics (pyo3's PanicException is no Exception either)."""
 
 
-FATES = ("raises", "panics", "memory", "short", "error", "invalid", "reject")
+FATES = ("raises", "panics", "exits", "memory", "short", "error", "invalid", "reject")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One input, and what befalls it.
 
-    Fates: raises, panics, memory, short (an answer too few): the batch that it is in suffers; error: in its
+    Fates: raises, panics, exits, memory, short (an answer too few): the batch that it is in suffers; error: in its
     output's place; invalid: in its place in `prepare`; reject: `prepare` raises for all.
     """
 
@@ -135,6 +135,8 @@ class Fake(Model):
             raise ValueError("secret input text")
         if "panics" in fates:
             raise Panic("native code panicked")
+        if "exits" in fates:
+            raise SystemExit(1)
         if "memory" in fates:
             raise MemoryError
         return [self.answer(item) for item in batch if item.fate != "short"]
@@ -357,8 +359,9 @@ class World:
             if line.waiting and line.running < line.limits.running:
                 self.violations.append("a free slot, and somebody waits")
         manager = self.engine.manager
-        if manager._max_models and len(manager._residents) > manager._max_models:
-            self.violations.append(f"{len(manager._residents)} models in memory")
+        staying = manager._residents.keys() - manager._leaving - manager._retired.keys()
+        if manager._max_models and len(staying) > manager._max_models:
+            self.violations.append(f"{len(staying)} models in memory, beside those that are being replaced")
         if manager._max_bytes and manager._bytes() > manager._max_bytes:
             self.violations.append(f"{manager._bytes()} bytes in memory")
         if manager._max_bytes and self.held_bytes > manager._max_bytes:
@@ -395,7 +398,7 @@ class World:
             assert not line._callers and not line._turns
         assert not self.engine.manager.leases
         assert not self.engine.manager._loads
-        assert not self.engine.manager._retired
+        assert not self.engine.manager._retired and not self.engine.manager._leaving
         assert not self.engine.cache.flights
         assert not self.engine.cache._writes
         assert not self.engine.lifecycle._work

@@ -181,7 +181,7 @@ class Play:
 
     def arrive(self, count: int) -> None:
         d = self.dice
-        items = [ITEMS[d.roll(256) % (16 if d.roll(4) else 23)] for _ in range(max(1, count))]
+        items = [ITEMS[d.roll(256) % (16 if d.roll(4) else len(ITEMS))] for _ in range(max(1, count))]
         request = self.world.request(
             *items,
             model=self.name() + d.of("", "", "", "@1", "@2"),

@@ -78,8 +78,10 @@ async def test_a_batch_that_holds_all_the_slots_waits_for_nobody() -> None:
 async def test_without_a_delay_batches_form_only_while_the_model_is_busy() -> None:
     async with World(Limits(running=64, waiting=64, max_batch_size=32)) as world:
         model = await world.serve()
-        await asyncio.gather(*(world.ask(i) for i in range(20)))
-        assert model.batches == [[0], list(range(1, 20))]
+        first = [world.ask(i) for i in range(3)]
+        await ticks(5)
+        await asyncio.gather(*first, *(world.ask(i) for i in range(3, 20)))
+        assert model.batches == [[0, 1, 2], list(range(3, 20))]
 
 
 @virtual
@@ -252,7 +254,9 @@ async def test_the_next_batch_is_handed_over_while_one_runs() -> None:
     """So that the worker goes from one to the next without asking: no turn of the loop lies between them."""
     async with World(Limits(running=64, waiting=64, max_batch_size=4)) as world:
         model = await world.serve(threaded=True)
-        tasks = [world.ask(i) for i in range(13)]
+        tasks = [world.ask(0)]
+        await ticks(5)
+        tasks += [world.ask(i) for i in range(1, 13)]
         await asyncio.sleep(0.5)
         resident = world.engine.manager.get(ModelRef("m", "1", "digest of m@1"))
         assert resident is not None and resident.batcher._running == 2
@@ -265,7 +269,9 @@ async def test_the_next_batch_is_handed_over_while_one_runs() -> None:
 async def test_a_batch_that_could_still_grow_is_not_handed_over_early() -> None:
     async with World(Limits(running=64, waiting=64, max_batch_size=4)) as world:
         model = await world.serve(threaded=True)
-        tasks = [world.ask(i) for i in range(3)]
+        tasks = [world.ask(0)]
+        await ticks(5)
+        tasks += [world.ask(i) for i in range(1, 3)]
         await asyncio.sleep(0.5)
         tasks += [world.ask(i) for i in range(3, 5)]
         await asyncio.gather(*tasks)

@@ -48,7 +48,7 @@ async def test_a_drain_waits_for_what_runs_and_what_waits_and_refuses_what_comes
             await world.infer(world.request())
         assert refused.value.retry_after_s > 0
         assert await drain is True
-        assert world.loop.time() == began + 6
+        assert world.loop.time() == began + 3
         assert all(task.result() for task in tasks)
         assert world.outcomes[id(world.asked[-1])].outcome == "refused"
 

@@ -573,6 +573,62 @@ async def test_a_version_swapped_out_while_it_is_still_loading_does_not_stay() -
         assert names(world) == ["m@2"]
 
 
+@pytest.mark.parametrize("bounds", [{"max_models": 1}, {"max_model_bytes": 100}, {"max_model_bytes": 130}])
+@virtual
+async def test_a_swap_never_evicts_what_it_replaces_before_its_time(bounds: dict[str, Any]) -> None:
+    """Otherwise every reload on a crowded machine fails requests, and one reload in use is always refused."""
+    async with World(LIMITS, **bounds) as world:
+        await world.serve(base_s=0.05, memory_bytes=60)
+        swaps = 0
+        stop = asyncio.Event()
+
+        async def ask() -> None:
+            while not stop.is_set():
+                await world.infer(world.request())
+                await asyncio.sleep(0.07)
+
+        asker = asyncio.ensure_future(ask())
+        for version in range(2, 30):
+            try:
+                await world.engine.manager.swap(world.spec("m", str(version), load_s=0.31, memory_bytes=60))
+                swaps += 1
+            except NoRoom:
+                assert bounds == {"max_model_bytes": 100}, "there is room for both"
+            for turns in range(6):
+                await ticks(turns)
+                await world.infer(world.request())
+        stop.set()
+        await asker
+        assert swaps == (0 if bounds == {"max_model_bytes": 100} else 28)
+
+
+@virtual
+async def test_a_version_that_keeps_another_alias_counts_while_it_is_swapped_out_of_one() -> None:
+    async with World(LIMITS, max_models=1) as world:
+        spec = world.spec(on_demand=True)
+        world.engine.repository.add(spec, "latest", "stable")
+        await world.engine.manager.load(spec)
+        await world.engine.manager.swap(world.spec("m", "2"))
+        assert names(world) == ["m@2"]
+        await asyncio.sleep(1)
+        assert (await world.infer(world.request(model="m@stable"))).ref.version == "1"
+
+
+@virtual
+async def test_a_model_that_is_being_replaced_makes_no_room_for_others() -> None:
+    async with World(LIMITS, max_models=1) as world:
+        await world.serve("a")
+        bad = world.spec("a", "2", load_s=5.0, fails_to_load=OSError())
+        swap = asyncio.ensure_future(world.engine.manager.swap(bad))
+        await asyncio.sleep(1)
+        world.engine.repository.add(world.spec("b", on_demand=True))
+        with pytest.raises(NoRoom):
+            await world.infer(world.request(model="b"))
+        await asyncio.wait([swap])
+        assert isinstance(swap.exception(), ModelLoadFailed)
+        assert names(world) == ["a@1"]
+
+
 @virtual
 async def test_two_hundred_reloads_under_load_fail_nobody() -> None:
     """R17 in virtual time: every answer is by exactly the version that its label names."""

@@ -34,9 +34,7 @@ from maru.http.strict_json import BadJson, loads
 from maru.http.wire import Wire
 
 Loop = Literal["uvloop", "asyncio"]
-QUICK = Bounds(
-    first_byte_s=0.4, head_s=0.4, idle_s=0.4, write_timeout_s=0.4, linger_s=0.3, max_connections=40
-)
+QUICK = Bounds(first_byte_s=0.4, head_s=0.4, idle_s=0.4, write_timeout_s=0.4, linger_s=0.3, max_connections=40)
 """Deadlines short enough to be waited for."""
 
 
@@ -181,9 +179,7 @@ class Reply:
 class Live:
     """A running server, and its workshop."""
 
-    def __init__(
-        self, workshop: Workshop, server: Server, port: int, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, workshop: Workshop, server: Server, port: int, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._stopped = False
         self.workshop = workshop

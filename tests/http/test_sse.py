@@ -316,6 +316,22 @@ def test_a_client_that_takes_nothing_ends_the_source() -> None:
     run(test)
 
 
+def test_a_server_that_raises_on_a_lost_connection_ends_the_source() -> None:
+    async def test(scene: Scene) -> None:
+        send = scene.send
+
+        async def lost(message: Message) -> None:
+            if len(scene.sent) == 3:
+                raise BrokenPipeError
+            await send(message)
+
+        scene.send = lost  # type: ignore[method-assign]
+        await scene.play(scene.source(*["a"] * 100, every=0.001))
+        assert scene.happened == ["entered", "iterator closed", "left"]
+
+    run(test)
+
+
 def test_a_client_that_takes_no_heartbeat_ends_the_source() -> None:
     async def test(scene: Scene) -> None:
         asyncio.get_running_loop().call_later(0.03, lambda: setattr(scene, "blocked", True))

@@ -129,7 +129,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(VALUES, st.booleans(), st.sampled_from([None, 1]))
 def test_reads_what_json_writes(value: Any, ascii_only: bool, indent: int | None) -> None:
     assert loads(json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()) == value
@@ -141,7 +141,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @example(['{"a"', " ", ":1,", '"a"', ":1}"])
 @given(st.lists(PIECES, max_size=14))
 def test_never_takes_what_a_careful_reading_refuses(pieces: list[str]) -> None:

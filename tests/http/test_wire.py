@@ -36,9 +36,7 @@ def post(path: str, body: bytes, *headers: bytes, length: int | None = None) -> 
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def get(
-    *headers: bytes, target: bytes = b"/", host: bytes = b"Host: a", version: bytes = b"HTTP/1.1"
-) -> bytes:
+def get(*headers: bytes, target: bytes = b"/", host: bytes = b"Host: a", version: bytes = b"HTTP/1.1") -> bytes:
     lines = [b"GET " + target + b" " + version, host, b"Connection: close", *headers]
     return b"\r\n".join(line for line in lines if line) + b"\r\n\r\n"
 
@@ -115,9 +113,7 @@ def test_probe(live: Live, status: int, request_bytes: bytes) -> None:
         assert problem["details"]["request_id"] == reply.headers["x-request-id"]
 
 
-@pytest.mark.parametrize(
-    "probe", ["a body over the limit", "a chunked body over the limit", "a body that stops"]
-)
+@pytest.mark.parametrize("probe", ["a body over the limit", "a chunked body over the limit", "a body that stops"])
 def test_a_refusal_that_leaves_a_body_unread_closes(live: Live, probe: str) -> None:
     said = PROBES[probe][1].replace(b"Connection: close\r\n", b"")
     (reply,) = live.say(said + get())

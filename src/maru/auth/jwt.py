@@ -41,9 +41,7 @@ def parse(token: str) -> Jwt:
 
 def _object(segment: str) -> dict[str, Any]:
     try:
-        value = json.loads(
-            _bytes(segment).decode(), object_pairs_hook=_without_twins, parse_constant=_no_constant
-        )
+        value = json.loads(_bytes(segment).decode(), object_pairs_hook=_without_twins, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise Malformed from None
     if not isinstance(value, dict):

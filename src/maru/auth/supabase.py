@@ -115,9 +115,7 @@ class SupabaseAuthenticator:
         project = None if url is None else f"{url.rstrip('/')}/auth/v1"
         if fetch is not None and project is None:
             raise ValueError("SUPABASE_URL must be set for the project's keys to be fetched")
-        self._policy = Policy(
-            issuer or project, leeway_s=leeway_s, max_life_s=max_life_s, anonymous=anonymous
-        )
+        self._policy = Policy(issuer or project, leeway_s=leeway_s, max_life_s=max_life_s, anonymous=anonymous)
         self._secret = None if secret is None else secret.encode()
         self._jwks = None
         if fetch is not None:

@@ -22,8 +22,9 @@ from maru.engine.grouping import full, take
 from maru.engine.model import Model, Prepared
 from maru.engine.types import Clock, Limits, ModelRef, Request
 
-_LEAVING = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
-"""What ends whoever waits. Any other BaseException is the model's: a panic in native code is no Exception."""
+_LEAVING = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)
+"""What ends whoever waits. Any other BaseException is the model's: a panic in native code is no Exception, nor is
+what a library that gives up with `sys.exit` raises."""
 
 
 class _Job:
@@ -66,6 +67,7 @@ class Batcher:
         self._clock = clock
         self._queue: deque[_Item] = deque()
         self._cost = 0.0
+        self._called = False
         self._order = 0
         self._gone = 0
         self._running = 0
@@ -166,6 +168,15 @@ class Batcher:
                 job.finish(_Item(job, index, None, 0.0, 0, now), ready)
         if refused:
             job.admitted.release(refused)
+        if self._model.inline:
+            self._dispatch()
+        elif not self._called:
+            self._called = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Dispatch what one turn of the event loop has brought, together: a burst shares a batch."""
+        self._called = False
         self._dispatch()
 
     def _leave(self, job: _Job) -> None:
@@ -210,6 +221,9 @@ class Batcher:
         if not batch:
             return
         self._running += 1
+        if self._model.inline:
+            self._finish(batch, self._compute(batch))
+            return
         loop = asyncio.get_running_loop()
         if self._coroutine:
             task = loop.create_task(self._compute_here(batch))
@@ -277,6 +291,10 @@ class Batcher:
         return []
 
     def _done(self, batch: list[_Item], computed: _Computed) -> None:
+        self._finish(batch, computed)
+        self._dispatch()
+
+    def _finish(self, batch: list[_Item], computed: _Computed) -> None:
         self._running -= 1
         seconds = computed.ended - computed.started
         ran = [item for item in batch if item.order in computed.outputs]
@@ -306,7 +324,6 @@ class Batcher:
                 )
             )
         self._rest()
-        self._dispatch()
 
     def _rest(self) -> None:
         if self._idle is not None and not self._idle.done() and not self._running and not self._preparing:

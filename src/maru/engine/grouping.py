@@ -21,7 +21,8 @@ LOOK_AHEAD = 4
 
 def full(count: int, cost: float, limits: Limits) -> bool:
     """Whether waiting longer could not make a better batch than the items queued, of that cost, already do."""
-    return count >= min(limits.max_batch_size, limits.running) or cost >= (limits.batch_fill_cost or limits.max_batch_cost)
+    most = min(limits.max_batch_size, limits.running)
+    return count >= most or cost >= (limits.batch_fill_cost or limits.max_batch_cost)
 
 
 def take(queue: deque[T], limits: Limits) -> list[T]:

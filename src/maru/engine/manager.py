@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -89,6 +90,7 @@ class Manager:
         self._load_s: dict[str, float] = {}
         self._retired: dict[ModelRef, asyncio.Future[None]] = {}
         self._swapping: dict[str, asyncio.Lock] = {}
+        self._leaving: set[ModelRef] = set()
         self._closing: dict[asyncio.Task[None], Resident] = {}
         self._restoring: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -169,17 +171,19 @@ class Manager:
         """Make `spec` what these aliases (by default `latest`) of its model stand for, in one step.
 
         It is loaded and warm before they move. Returns when what they stood for before has given its last
-        answer and is unloaded, so that nothing is answered by it afterwards.
+        answer and is unloaded, so that nothing is answered by it afterwards. Until they move it serves on: it is
+        not evicted for the new one, which may exceed `max_models` meanwhile, but never `max_bytes` (NoRoom).
         """
+        aliases = aliases or (LATEST,)
         async with self._swapping.setdefault(spec.ref.name, asyncio.Lock()):
-            with self.lease(spec):
+            with self.lease(spec), self._outgoing(spec, aliases):
                 try:
                     resident = await self.load(spec)
                 except BaseException:
                     if not self._knows(spec.ref):  # where nobody can ask for it, it must not stay
                         self._retire(spec.ref)
                     raise
-                replaced = self._repository.add(spec, *(aliases or (LATEST,)))
+                replaced = self._repository.add(spec, *aliases)
                 self._recall(spec.ref)
             self._events.emit(ModelChanged(spec.ref, "swapped"))
             for old in replaced:
@@ -187,6 +191,20 @@ class Manager:
             for last in [last for ref, last in self._retired.items() if ref.name == spec.ref.name]:
                 await asyncio.shield(last)
             return resident
+
+    @contextmanager
+    def _outgoing(self, spec: ModelSpec, aliases: Collection[str]) -> Iterator[None]:
+        """Hold what `spec` will take the place of."""
+        known = self._repository.aliases(spec.ref.name)
+        stay = {version for alias, version in known.items() if alias not in aliases}
+        versions = {known[alias] for alias in aliases if alias in known} - stay | {spec.ref.version}
+        with ExitStack() as stack:
+            for old in list(self._repository):
+                if old.ref.name == spec.ref.name and old.ref.version in versions and old.ref != spec.ref:
+                    stack.enter_context(self.lease(old))
+                    self._leaving.add(old.ref)
+                    stack.callback(self._leaving.discard, old.ref)
+            yield
 
     def _knows(self, ref: ModelRef) -> bool:
         return any(spec.ref == ref for spec in self._repository)
@@ -232,7 +250,7 @@ class Manager:
         try:
             if self._closed:
                 raise Draining("the server is stopping")
-            victims = self._victims(spec.memory_bytes, self._coming())
+            victims = self._victims(spec, spec.memory_bytes, self._coming())
             return await self._begin(spec, victims if self._crowded(spec.memory_bytes) else [])
         finally:
             del self._loads[spec.ref]
@@ -271,7 +289,7 @@ class Manager:
         try:
             if self._closed:
                 raise Draining("the server is stopping")
-            for victim in self._victims(model.memory_bytes, ()):
+            for victim in self._victims(spec, model.memory_bytes, ()):
                 self._unload(victim.spec.ref, "evicted")
         except Refused:
             self._dispose(resident)
@@ -309,14 +327,16 @@ class Manager:
             spec.memory_bytes for spec in coming
         )
 
-    def _victims(self, need: int, coming: Collection[ModelSpec]) -> list[Resident]:
-        """The least recently used models that must go for one of `need` bytes, beside those that are `coming`.
+    def _victims(self, spec: ModelSpec, need: int, coming: Collection[ModelSpec]) -> list[Resident]:
+        """The least recently used models that must go for `spec`, of `need` bytes, beside those `coming`.
 
         NoRoom, before anything is touched, when those that nobody holds are not enough.
         """
         if self._max_bytes and need > self._max_bytes:
             raise NoRoom("the model is larger than the memory that models may take", retry_after_s=60.0)
-        count = len(self._residents) + len(coming) + 1 - self._max_models if self._max_models else 0
+        outgoing = {ref for ref in self._leaving if ref.name == spec.ref.name} | self._retired.keys()
+        staying = len(self._residents.keys() - outgoing)
+        count = staying + len(coming) + 1 - self._max_models if self._max_models else 0
         size = self._bytes(coming) + need - self._max_bytes if self._max_bytes else 0
         idle = [r for r in self._residents.values() if not r.spec.pinned and not self.leases.get(r.spec.ref)]
         victims: list[Resident] = []

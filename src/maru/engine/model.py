@@ -30,6 +30,9 @@ class Model:
     metadata: Mapping[str, Any] = {}
     """What doors may show: input and output tensors, dimension, context length, labels."""
 
+    inline: bool = False
+    """Whether `predict` takes well under a millisecond, and is run on the event loop without a thread's delay."""
+
     def quick(self, inputs: Sequence[Any]) -> bool:
         """Whether `prepare(inputs)` surely takes under a millisecond and may run on the event loop."""
         return True

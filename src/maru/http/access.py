@@ -38,14 +38,16 @@ class Access:
                 sent += len(message.get("body", b""))
             await send(message)
 
+        calls: list[Call] = []
+        scope["maru.calls"] = calls
         self._report(HttpStarted(self._service))
         try:
             await self._app(scope, receive, counting)
         finally:
-            self._finish(scope, status, sent, time.monotonic() - started)
+            call = calls[0] if calls else None
+            self._finish(scope, call, status, sent, time.monotonic() - started)
 
-    def _finish(self, scope: Scope, status: int, sent: int, seconds: float) -> None:
-        call: Call | None = scope.get("maru.call")
+    def _finish(self, scope: Scope, call: Call | None, status: int, sent: int, seconds: float) -> None:
         result = call.result if call else None
         request = call.request if call else None
         self._report(

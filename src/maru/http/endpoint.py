@@ -105,12 +105,17 @@ class Endpoint(APIRoute):
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The endpoint as an ASGI application."""
-        call = scope["maru.call"] = Call(scope, receive, self._service.engine, self._route.path)
+        call = Call(scope, receive, self._service.engine, self._route.path)
+        scope["maru.calls"].append(call)
         rate: Mapping[str, str] = {}
         try:
             rate = await self._let_in(call)
             arguments = await self._arguments(call)
             reply = await unless_gone(receive, self._route.handler(call, **arguments))
+            if isinstance(reply, Response):
+                await reply(scope, receive, send)
+            else:
+                await _send(reply, {**call.receipt(), **rate}, send)
         except ClientGone:
             return
         except Exception as error:
@@ -120,11 +125,6 @@ class Endpoint(APIRoute):
             if problem.status == 500 and not isinstance(error, EngineError):
                 call.exception = error
             await respond(problem, self._envelope, call.request_id)(scope, receive, send)
-            return
-        if isinstance(reply, Response):
-            await reply(scope, receive, send)
-        else:
-            await _send(reply, {**call.receipt(), **rate}, send)
 
     async def _let_in(self, call: Call) -> Mapping[str, str]:
         """Check credentials and the caller's rate. The headers that tell what is left of it."""

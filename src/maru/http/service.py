@@ -78,18 +78,29 @@ class ServiceApp:
             exception_handlers={HTTPException: self._no_route, Exception: self._failed},
         )
         self._fixed: dict[tuple[str, str], Endpoint] = {}
-        self._doors = {route.path.split("/")[1]: route.envelope for route in routes if route.envelope}
         for route in routes:
             endpoint = Endpoint(route, self, service.envelope, **self._described(route))
             self.api.router.routes.append(endpoint)
             if "{" not in route.path:
                 self._fixed[route.method, route.path] = endpoint
         self.api.openapi = self._openapi  # type: ignore[method-assign]
-        guarded = Access(self._dispatch, service.name, report)
-        self.app = Wire(guarded, service.envelope, max_body_bytes=service.max_body_bytes)
+        self._doors = {route.path.split("/")[1]: self._door(route.envelope) for route in routes if route.envelope}
+        self._front = self._door(service.envelope)
+        self.app = Access(self._enter, service.name, report)
+
+    def _door(self, envelope: Envelope) -> Wire:
+        return Wire(self._dispatch, envelope, max_body_bytes=self.service.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._door_of(scope)(scope, receive, send)
+
+    def _door_of(self, scope: Scope) -> Wire:
+        """The door that a path is behind: `/v1` and `/v2` have error shapes of their own."""
+        path: str = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        return self._doors.get(path[1:].partition("/")[0], self._front)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A path without parameters is looked up; FastAPI's router finds the others."""
@@ -108,16 +119,14 @@ class ServiceApp:
             headers["allow"] = self._allowed(request.scope)
         code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(status, "ERROR")
         problem = Problem(status, code, MEANINGS.get(status, "the request failed"), headers=headers)
-        return respond(problem, self.envelope_of(request.scope), request.scope.get("maru.request_id", ""))
+        return self._refusal(problem, request)
 
     async def _failed(self, request: Request, error: Exception) -> Response:
         problem = problem_of(error, self.invalid_status)
-        return respond(problem, self.envelope_of(request.scope), request.scope.get("maru.request_id", ""))
+        return self._refusal(problem, request)
 
-    def envelope_of(self, scope: Scope) -> Envelope:
-        """The error shape of a path: that of the door it is behind (`/v1`, `/v2`), or the service's own."""
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        return self._doors.get(path[1:].partition("/")[0], self.service.envelope)
+    def _refusal(self, problem: Problem, request: Request) -> Response:
+        return respond(problem, self._door_of(request.scope).envelope, request.scope.get("maru.request_id", ""))
 
     def _allowed(self, scope: Scope) -> str:
         """The methods of every route of this path (RFC 9110, 15.5.6)."""

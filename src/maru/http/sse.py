@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from maru.engine.errors import Draining
 from maru.http.disconnect import ClientGone, unless_gone
@@ -106,10 +106,9 @@ class EventStream(Response):
                 raise
             last = self._describe(exc)
         # By now the source is left: who is slow to take the end of the stream holds nothing.
-        if last is not None and not channel.stuck:
+        if last is not None:
             await channel.write(last.encode())
-        if not channel.stuck:
-            await channel.write(b"", more=False)
+        await channel.write(b"", more=False)
 
     async def _relay(self, channel: _Channel) -> ServerEvent | None:
         """Send the source's events. The event to end with, if there is to be one."""
@@ -153,7 +152,7 @@ async def _pour(events: AsyncIterator[ServerEvent], channel: _Channel) -> None:
 
 
 class _Channel:
-    """The way to the client: one frame a message, one message at a time, none longer than the deadline."""
+    """The way to the client: one message at a time, and none for longer than the deadline."""
 
     def __init__(self, send: Send, write_timeout_s: float) -> None:
         self._send = send
@@ -163,18 +162,23 @@ class _Channel:
         self.last_sent = self._now()
         self.started = False
         self.stuck = False
-        """Whether the client did not take a frame in time. Nothing can be sent to it any more."""
+        """Whether the client did not take a message in time, or is gone. Nothing more is sent to it."""
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._put({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, frame: bytes, more: bool = True) -> None:
+        await self._put({"type": "http.response.body", "body": frame, "more_body": more})
+
+    async def _put(self, message: Message) -> None:
         async with self._writing:
+            if self.stuck:
+                return
             try:
                 async with asyncio.timeout(self._write_timeout_s):
-                    await self._send({"type": "http.response.body", "body": frame, "more_body": more})
-            except TimeoutError:
+                    await self._send(message)
+            except OSError:  # TimeoutError is one, and what servers raise when the client is gone
                 self.stuck = True
             self.last_sent = self._now()
 

@@ -109,9 +109,7 @@ class Wire:
         size = len(b"".join(chain.from_iterable(headers)))
         size += len(scope.get("raw_path") or b"") + len(scope["query_string"])
         if len(headers) > self.max_headers or size > self.max_header_bytes:
-            return Problem(
-                431, "HEADERS_TOO_LARGE", "the request's headers are too large", headers=dict(_CLOSE)
-            )
+            return Problem(431, "HEADERS_TOO_LARGE", "the request's headers are too large", headers=dict(_CLOSE))
         repeated = len(fields) != len(headers)
         if not _HOST.fullmatch(fields.get(b"host", b"")) or (repeated and _count(headers, b"host") != 1):
             return Problem(400, "BAD_REQUEST", "the request must have one valid Host header")
@@ -179,9 +177,7 @@ class _Exchange:
             async with asyncio.timeout_at(self._deadline):
                 message = await self.raw_receive()
         except TimeoutError:
-            self.problem = Problem(
-                408, "REQUEST_TIMEOUT", "the body did not arrive in time", headers=dict(_CLOSE)
-            )
+            self.problem = Problem(408, "REQUEST_TIMEOUT", "the body did not arrive in time", headers=dict(_CLOSE))
             raise self.problem from None
         self._received += len(message.get("body", b""))
         if self._received > self._wire.max_body_bytes:

@@ -7,11 +7,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -135,7 +137,8 @@ class Breaker:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
         if self._parent is None:
-            await self._redis.aclose()
+            with suppress(RedisError, OSError):  # a connection that will not be closed in time is left to die
+                await self._redis.aclose()
 
     async def _ask(self, work: Callable[[Redis], Awaitable[T]]) -> T:
         if self._parent is not None:
