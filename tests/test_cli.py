@@ -27,6 +27,12 @@ def test_refuses_a_public_address_without_credentials(tmp_path, command) -> None
     assert len(run.stderr.strip().splitlines()) == 1
 
 
+def test_refuses_a_public_address_with_a_secret_that_everybody_knows(tmp_path) -> None:
+    known = "super-secret-jwt-token-with-at-least-32-characters-long"
+    run = maru(tmp_path, "up", "--host", "0.0.0.0", SUPABASE_JWT_SECRET=known)
+    assert run.returncode == 2 and "SUPABASE_JWT_SECRET" in run.stderr and known not in run.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -69,6 +69,7 @@ class Platform:
         )
         self.keys = open_keys(settings)
         self.keyring = Keyring(self.keys)
+        self._closing.append(self.keyring.aclose)
         self.breaker = self._redis()
         self.engine = Engine(
             cache_bytes=settings.result_cache_mb * 2**20,

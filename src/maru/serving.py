@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from maru.app import SERVICES, Platform, alone, open_keys, together
 from maru.auth.development import development_secret
 from maru.auth.keys import EVERYTHING, mint
+from maru.auth.secrets import check_secret
 from maru.auth.token import issue
 from maru.http.crowd import Bounds
 from maru.http.server import serve
@@ -52,6 +53,11 @@ class Serving:
                 f"refusing to listen on {host} without credentials: set SUPABASE_JWT_SECRET, SUPABASE_URL or API_KEYS, "
                 "or make a key with `maru keys create`; --insecure listens all the same"
             )
+        if s.supabase_jwt_secret:
+            try:
+                check_secret("SUPABASE_JWT_SECRET", s.supabase_jwt_secret)
+            except ValueError as error:
+                raise ConfigurationError(f"refusing to listen on {host}: {error}") from None
 
     def _first_key(self) -> None:
         keys = open_keys(self._settings)

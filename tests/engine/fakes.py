@@ -183,6 +183,16 @@ class FakeOnLoop(Fake):
             self.busy -= 1
 
 
+class FakeInline(Fake):
+    """Computes on the loop, in no time."""
+
+    inline = True
+
+    def predict(self, batch: Sequence[Item]) -> Sequence[Any]:
+        self.began(batch)
+        return self.answers(batch)
+
+
 class FakeInThread(Fake):
     """Computes in a worker thread."""
 
@@ -203,6 +213,7 @@ class Script:
     prepare_s: float = 0.0
     memory_bytes: int = 0
     threaded: bool = False
+    inline: bool = False
     fails_to_load: BaseException | None = None
     fails_to_warm: bool = False
     loads: int = 0
@@ -211,9 +222,7 @@ class Script:
 class World:
     """An engine and all that is known of it. Leaving the context asserts that it holds nothing any more."""
 
-    def __init__(
-        self, limits: Limits | None = None, result_store: ResultStore | None = None, **engine: Any
-    ) -> None:
+    def __init__(self, limits: Limits | None = None, result_store: ResultStore | None = None, **engine: Any) -> None:
         self.limits = limits or Limits(running=2, waiting=10)
         self.loop = loop_of()
         self.engine = Engine(clock=self.loop.time, result_store=result_store, **engine)
@@ -322,7 +331,8 @@ class World:
         if script.fails_to_load is not None:
             self.loop.call_at(self.loop.time(), self.freed, script.memory_bytes)
             raise script.fails_to_load
-        return (FakeInThread if script.threaded else FakeOnLoop)(self, ref, script)
+        kind = FakeInline if script.inline else FakeInThread if script.threaded else FakeOnLoop
+        return kind(self, ref, script)
 
     def freed(self, memory_bytes: int) -> None:
         self.held_bytes -= memory_bytes
@@ -365,9 +375,7 @@ class World:
         if manager._max_bytes and manager._bytes() > manager._max_bytes:
             self.violations.append(f"{manager._bytes()} bytes in memory")
         if manager._max_bytes and self.held_bytes > manager._max_bytes:
-            self.violations.append(
-                f"{self.held_bytes} bytes held by models, loading and closing ones included"
-            )
+            self.violations.append(f"{self.held_bytes} bytes held by models, loading and closing ones included")
         assert not self.violations, self.violations
 
     async def __aenter__(self) -> Self:

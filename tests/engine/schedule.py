@@ -139,6 +139,7 @@ class Play:
 
     def add(self, name: str) -> None:
         d = self.dice
+        kind = d.of("on the loop", "in a thread", "on the loop", "in a thread", "inline")
         self.scripts[name] = Script(
             self.limits(),
             base_s=d.of(1.0, 0.0, 0.3, 4.0),
@@ -146,7 +147,8 @@ class Play:
             close_s=d.of(0.0, 1.0),
             prepare_s=d.of(0.0, 0.0, 0.3),
             memory_bytes=d.of(40, 60, 100),
-            threaded=d.of(False, True),
+            threaded=kind == "in a thread",
+            inline=kind == "inline",
         )
         self.on_demand = d.of(True, False)
         spec = self.world.spec(name, script=self.scripts[name], cached=True, on_demand=self.on_demand)
@@ -288,12 +290,11 @@ class Play:
             load_s=script.load_s,
             memory_bytes=script.memory_bytes,
             threaded=script.threaded,
+            inline=script.inline,
             fails_to_load=fails,
             fails_to_warm=d.roll(6) == 5,
         )
-        spec = world.spec(
-            name, str(self.versions[name]), script=new, cached=True, on_demand=d.of(True, False)
-        )
+        spec = world.spec(name, str(self.versions[name]), script=new, cached=True, on_demand=d.of(True, False))
         before = self.known(name)
         self.retired.discard(str(spec.ref))
         try:

@@ -289,13 +289,9 @@ async def _offer(
 
 
 @pytest.mark.parametrize(("times", "goodput"), [(1, 0.8), (3, 0.95), (10, 0.95), (25, 0.9)])
-@pytest.mark.parametrize(
-    "deadline_s", [30.0, 0.15], ids=["long deadlines", "deadlines shorter than the line"]
-)
+@pytest.mark.parametrize("deadline_s", [30.0, 0.15], ids=["long deadlines", "deadlines shorter than the line"])
 @virtual
-async def test_under_overload_the_model_gives_what_it_can(
-    times: int, goodput: float, deadline_s: float
-) -> None:
+async def test_under_overload_the_model_gives_what_it_can(times: int, goodput: float, deadline_s: float) -> None:
     """R1, without the wire: goodput, the wait of those admitted, and a Retry-After for all others."""
     seconds, capacity = 10.0, 40.0
     async with World(SERIAL) as world:
@@ -310,9 +306,7 @@ async def test_under_overload_the_model_gives_what_it_can(
         assert waits[int(0.99 * len(waits))] <= 1.2 * (10 / 2 + 1) * 0.05
         refused = [end for end in ends if isinstance(end, Refused)]
         assert all(0 < error.retry_after_s <= 1.0 for error in refused)
-        assert len(served) + len(refused) >= 0.99 * len(ends), (
-            "a refusal is told at once and not at the deadline"
-        )
+        assert len(served) + len(refused) >= 0.99 * len(ends), "a refusal is told at once and not at the deadline"
 
 
 @virtual
@@ -350,9 +344,7 @@ async def test_a_list_does_not_overtake_and_is_not_overtaken_for_being_a_list() 
                 await world.infer(world.request(*range(count), tenant=tenant, deadline_s=900))
                 served[tenant] += count
 
-        await asyncio.gather(
-            *(caller("lists", 20) for _ in range(4)), *(caller("singles", 1) for _ in range(80))
-        )
+        await asyncio.gather(*(caller("lists", 20) for _ in range(4)), *(caller("singles", 1) for _ in range(80)))
         assert served["lists"] == pytest.approx(served["singles"], rel=0.1), served
 
 
@@ -372,9 +364,7 @@ async def test_one_greedy_caller_takes_nothing_from_nine_modest_ones() -> None:
         for ends in modest:
             served = sum(isinstance(end, Result) for end in ends)
             assert served >= 0.95 * len(ends), f"{served} of {len(ends)}"
-        assert sum(isinstance(end, Result) for end in greedy) >= 0.09 * capacity * seconds, (
-            "nor is greed punished"
-        )
+        assert sum(isinstance(end, Result) for end in greedy) >= 0.09 * capacity * seconds, "nor is greed punished"
 
 
 @virtual

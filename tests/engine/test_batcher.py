@@ -122,12 +122,12 @@ async def test_one_failing_item_among_32_leaves_31_right_answers(fate: str, thre
                 assert ids(task.result().outputs) == [i]
 
 
-@BOTH
+@pytest.mark.parametrize("kind", ["on the loop", "in a thread", "inline"])
 @pytest.mark.parametrize("fate", FATES)
 @virtual
-async def test_one_failing_item_of_a_list_has_its_error_in_its_place(fate: str, threaded: bool) -> None:
+async def test_one_failing_item_of_a_list_has_its_error_in_its_place(fate: str, kind: str) -> None:
     async with World(WIDE) as world:
-        await world.serve(threaded=threaded)
+        await world.serve(threaded=kind == "in a thread", inline=kind == "inline")
         items = [Item(i, fate if i in (3, 5) else "ok") for i in range(9)]
         whole, parts = world.ask(*items), world.ask(*items, partial=True)
         await asyncio.wait([whole, parts])
@@ -233,9 +233,7 @@ async def test_a_computation_that_all_have_left_is_stopped() -> None:
 @BOTH
 @pytest.mark.parametrize("after_s", [0.0, 1.0], ids=["as it comes", "as the batch before its own ends"])
 @virtual
-async def test_a_caller_may_leave_in_any_instant_and_the_model_goes_on_serving(
-    after_s: float, threaded: bool
-) -> None:
+async def test_a_caller_may_leave_in_any_instant_and_the_model_goes_on_serving(after_s: float, threaded: bool) -> None:
     """In particular between the making of its batch's task and that task's first step."""
     for turns in range(12):
         async with World(Limits(running=2, waiting=10)) as world:
@@ -285,6 +283,35 @@ async def test_workers_compute_at_once() -> None:
         began = world.loop.time()
         await asyncio.gather(*(world.ask(i) for i in range(9)))
         assert world.loop.time() == began + 3
+
+
+@virtual
+async def test_a_model_that_needs_no_time_needs_neither_a_thread_nor_a_turn_of_the_loop() -> None:
+    async with World(Limits(running=2, waiting=64, max_batch_size=2)) as world:
+        model = await world.serve(inline=True)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        counter = asyncio.ensure_future(count())
+        assert ids((await world.infer(world.request(1, 2))).outputs) == [1, 2]
+        assert turns == 0 and model.batches == [[1, 2]]
+        assert ids((await world.infer(world.request(*range(9)))).outputs) == list(range(9))
+        results = await asyncio.gather(*(world.ask(i) for i in range(20)))
+        assert [ids(result.outputs) for result in results] == [[i] for i in range(20)]
+        counter.cancel()
+
+
+@virtual
+async def test_a_burst_shares_a_batch() -> None:
+    async with World(Limits(running=64, waiting=64, max_batch_size=32)) as world:
+        model = await world.serve()
+        await asyncio.gather(*(world.ask(i) for i in range(20)))
+        assert model.batches == [list(range(20))]
 
 
 @virtual

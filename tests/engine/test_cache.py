@@ -143,11 +143,7 @@ def test_what_is_larger_than_the_cache_is_not_kept_and_pushes_nothing_out() -> N
 
 
 @settings(max_examples=300, derandomize=True, deadline=None, database=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), st.integers(0, 900), st.booleans()), max_size=30
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), st.integers(0, 900), st.booleans()), max_size=30))
 def test_the_bytes_kept_are_counted_right_and_bounded(moves: list[tuple[bytes, int, bool]]) -> None:
     now = [0.0]
     kept = cache(lambda: now[0], max_bytes=1500, ttl_s=10.0)
@@ -514,9 +510,7 @@ class Broken(Shared):
         raise ConnectionError
 
 
-@pytest.mark.parametrize(
-    "answer", [None, [], [None], [None] * 9], ids=["raises", "nothing", "too few", "too many"]
-)
+@pytest.mark.parametrize("answer", [None, [], [None], [None] * 9], ids=["raises", "nothing", "too few", "too many"])
 @virtual
 async def test_a_second_level_that_fails_is_a_miss(answer: list[bytes | None] | None) -> None:
     (first, second), _ = await twice(Broken(answer))

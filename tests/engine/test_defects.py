@@ -36,9 +36,7 @@ async def test_mlserver_cache_key_without_model_and_version() -> None:
 @pytest.mark.parametrize("threaded", [False, True], ids=["on the loop", "in a thread"])
 @pytest.mark.parametrize("when", [0.05, 0.5], ids=["queued", "computing"])
 @virtual
-async def test_mlserver_cancelling_one_request_hangs_its_batch_neighbours(
-    when: float, threaded: bool
-) -> None:
+async def test_mlserver_cancelling_one_request_hangs_its_batch_neighbours(when: float, threaded: bool) -> None:
     """MLServer: three in one batch, the second is cancelled, the third never answers."""
     async with World(BATCH) as world:
         await world.serve(threaded=threaded)
@@ -110,9 +108,7 @@ async def test_document_004_a_load_that_fails_has_already_evicted_a_good_model()
 def test_document_004_lock_as_a_class_attribute() -> None:
     """It would belong to whichever event loop used it first."""
     for cls in (manager.Manager, manager.Lease, manager.Resident):
-        held = [
-            value for _, value in inspect.getmembers(cls) if isinstance(value, asyncio.Lock | asyncio.Event)
-        ]
+        held = [value for _, value in inspect.getmembers(cls) if isinstance(value, asyncio.Lock | asyncio.Event)]
         assert not held
 
 

@@ -72,9 +72,7 @@ def test_unlike_items_fill_a_batch_that_would_be_too_small() -> None:
 
 @settings(max_examples=600, derandomize=True, deadline=None, database=None)
 @given(COSTS, LIMITS)
-def test_a_batch_keeps_the_limits_and_nothing_is_lost_doubled_or_overtaken(
-    costs: list[float], limits: Limits
-) -> None:
+def test_a_batch_keeps_the_limits_and_nothing_is_lost_doubled_or_overtaken(costs: list[float], limits: Limits) -> None:
     queue = line(*costs)
     taken: list[int] = []
     while queue:
@@ -84,11 +82,7 @@ def test_a_batch_keeps_the_limits_and_nothing_is_lost_doubled_or_overtaken(
         assert 1 <= len(batch) <= limits.max_batch_size
         total = sum(item.cost for item in batch)
         assert len(batch) == 1 or total <= limits.max_batch_cost
-        if (
-            limits.batch_spread is not None
-            and total >= limits.batch_fill_cost
-            and min(i.cost for i in batch) > 0
-        ):
+        if limits.batch_spread is not None and total >= limits.batch_fill_cost and min(i.cost for i in batch) > 0:
             dearest, cheapest = max(item.cost for item in batch), min(item.cost for item in batch)
             assert dearest / cheapest <= limits.batch_spread or len(batch) == 1
         assert list(queue) == [item for item in before if item not in batch], "the others keep their order"

@@ -16,9 +16,7 @@ from maru.engine.lifecycle import Lifecycle
 def test_the_state_goes_forward_only_and_each_is_announced_once() -> None:
     states: list[str] = []
     events = Events()
-    events.subscribe(
-        lambda event: states.append(event.state) if isinstance(event, LifecycleChanged) else None
-    )
+    events.subscribe(lambda event: states.append(event.state) if isinstance(event, LifecycleChanged) else None)
     lifecycle = Lifecycle(events)
     for state in ("ready", "ready", "starting", "draining", "ready", "stopped", "stopped", "draining"):
         lifecycle.advance(state)

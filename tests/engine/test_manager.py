@@ -343,9 +343,7 @@ async def test_a_load_that_fails_changes_nothing(bounds: dict[str, Any]) -> None
 async def test_by_count_alone_a_failing_load_never_even_evicts() -> None:
     async with World(LIMITS, max_models=1) as world:
         model = await world.serve("a")
-        load = asyncio.ensure_future(
-            world.engine.manager.load(world.spec("bad", load_s=5.0, fails_to_load=OSError()))
-        )
+        load = asyncio.ensure_future(world.engine.manager.load(world.spec("bad", load_s=5.0, fails_to_load=OSError())))
         await asyncio.sleep(2)
         await world.infer(world.request(model="a"))
         await asyncio.wait([load])
@@ -479,9 +477,7 @@ async def test_a_version_that_keeps_another_alias_stays() -> None:
         await world.engine.manager.load(spec)
         await world.engine.manager.swap(world.spec("m", "2"))
         assert names(world) == ["m@1", "m@2"]
-        versions = [
-            (await world.infer(world.request(model=m))).ref.version for m in ("m", "m@stable", "m@1", "m@2")
-        ]
+        versions = [(await world.infer(world.request(model=m))).ref.version for m in ("m", "m@stable", "m@1", "m@2")]
         assert versions == ["2", "1", "1", "2"]
         await world.engine.manager.swap(world.spec("m", "2"), "stable")
         assert names(world) == ["m@2"]
@@ -641,16 +637,12 @@ async def test_two_hundred_reloads_under_load_fail_nobody() -> None:
                 oldest = reloads
                 result = await world.infer(world.request())
                 assert result.outputs[0][1] == result.ref.version
-                assert int(result.ref.version) >= oldest + 1, (
-                    "an answer by a version that was swapped out before"
-                )
+                assert int(result.ref.version) >= oldest + 1, "an answer by a version that was swapped out before"
                 await asyncio.sleep(0.01)
 
         askers = [asyncio.ensure_future(ask()) for _ in range(5)]
         for version in range(2, 202):
-            await world.engine.manager.swap(
-                world.spec("m", str(version), load_s=0.1, base_s=0.05, memory_bytes=40)
-            )
+            await world.engine.manager.swap(world.spec("m", str(version), load_s=0.1, base_s=0.05, memory_bytes=40))
             reloads += 1
         await asyncio.gather(*askers)
         assert world.most_bytes <= 80

@@ -63,9 +63,7 @@ def test_what_is_removed_is_forgotten_with_its_aliases() -> None:
     assert list(repository) == [] and repository.aliases("m") == {}
 
 
-@pytest.mark.parametrize(
-    "name", ["", "@", "m@", "M", "m@9", "m@1@1", "../m", "m/1", "m@../1", "n", "n@latest", "\0"]
-)
+@pytest.mark.parametrize("name", ["", "@", "m@", "M", "m@9", "m@1@1", "../m", "m/1", "m@../1", "n", "n@latest", "\0"])
 def test_a_name_that_is_not_known_is_not_found(name: str) -> None:
     repository = Repository()
     repository.add(spec("1"))

@@ -82,9 +82,7 @@ class Names:
 class Server:
     """Answers each request with the bytes for its path; a callable writes them itself. Keeps the requests."""
 
-    def __init__(
-        self, answers: Mapping[str, bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]]
-    ) -> None:
+    def __init__(self, answers: Mapping[str, bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]]) -> None:
         self.answers = answers
         self.requests: list[bytes] = []
         self.gone = asyncio.Event()

@@ -66,9 +66,7 @@ class Sentinel:
         self.port = v4.sockets[0].getsockname()[1]
         await self._servers.enter_async_context(v4)
         with suppress(OSError):
-            await self._servers.enter_async_context(
-                await asyncio.start_server(self._answer, "::1", self.port)
-            )
+            await self._servers.enter_async_context(await asyncio.start_server(self._answer, "::1", self.port))
             self.addresses.append("::1")
         return self
 
@@ -194,9 +192,7 @@ def test_no_spelling_of_an_address_leads_to_this_machine(
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_no_url_confuses_the_parser(
-    connects: list[str], monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
+def test_no_url_confuses_the_parser(connects: list[str], monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     async def main() -> None:
         async with Sentinel() as sentinel:
             open_port(monkeypatch, sentinel.port)
@@ -215,9 +211,7 @@ def test_what_can_be_read_in_two_ways_is_not_read() -> None:
     readable = []
     for template in CONFUSING:
         with suppress(ValueError):
-            readable.append(
-                parse_url(template.replace("GOOD", "good.example").replace("EVIL", "evil.example"))
-            )
+            readable.append(parse_url(template.replace("GOOD", "good.example").replace("EVIL", "evil.example")))
     assert [url.raw_host for url in readable] == ["evil.example"]  # of http://EVIL?@GOOD/, to everybody
 
 
@@ -385,9 +379,7 @@ URLS = st.one_of(
 
 @settings(max_examples=1500, deadline=None)
 @given(url=URLS, answer=st.sampled_from([*V4, *V6, *NONSENSE, ""]))
-def test_whatever_the_url_it_is_refused_and_nothing_else_is_raised(
-    audited: Watch, url: str, answer: str
-) -> None:
+def test_whatever_the_url_it_is_refused_and_nothing_else_is_raised(audited: Watch, url: str, answer: str) -> None:
     async def main() -> None:
         async with Fetcher((), resolver=answering(answer)) as fetcher:
             with pytest.raises(FetchError):

@@ -64,9 +64,7 @@ def tokenizer(folder: Path, *, special: tuple[str, ...], first: str, last: str) 
     tok.post_processor = processors.TemplateProcessing(single=f"{first} $A {last}", special_tokens=ends)
     tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     names = {"bos_token": first, "eos_token": last, "unk_token": "<unk>", "pad_token": "<pad>"}
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tok, padding_side="right", model_max_length=WINDOW, **names
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tok, padding_side="right", model_max_length=WINDOW, **names)
     fast.save_pretrained(folder)
 
 

@@ -23,9 +23,7 @@ HERE = Path(__file__).parent
 def main(folder: str) -> None:
     torch.set_num_threads(1)
     texts = json.loads((HERE / "texts.json").read_text())
-    model = sentence_transformers.SentenceTransformer(
-        folder, device="cpu", model_kwargs={"dtype": torch.float32}
-    )
+    model = sentence_transformers.SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": torch.float32})
     ids = [model.preprocess([text])["input_ids"][0].tolist() for text in texts]
     vectors = np.concatenate([model.encode([text]) for text in texts])
     np.savez_compressed(

@@ -85,16 +85,11 @@ def serving(hub: Hub) -> Iterator[Hub]:
             hub.seen.append((self.command, path, self.headers.get("Range", "")))
             if hub.refuses:
                 return self._answer(hub.refuses, b"{}")
-            if (
-                hub.gated_for_all_but
-                and self.headers.get("Authorization") != f"Bearer {hub.gated_for_all_but}"
-            ):
+            if hub.gated_for_all_but and self.headers.get("Authorization") != f"Bearer {hub.gated_for_all_but}":
                 return self._answer(401, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
             api, resolve = f"/api/models/{hub.name}", f"/{hub.name}/resolve/{hub.commit}/"
             if path in (f"{api}/revision/main", api):
-                return self._answer(
-                    200, json.dumps({"id": hub.name, "sha": hub.commit, "siblings": []}).encode()
-                )
+                return self._answer(200, json.dumps({"id": hub.name, "sha": hub.commit, "siblings": []}).encode())
             if path.startswith(f"{api}/tree/{hub.commit}"):
                 return self._answer(200, json.dumps(hub.tree()).encode())
             if path.startswith(resolve) and (name := path.removeprefix(resolve)) in hub.files:

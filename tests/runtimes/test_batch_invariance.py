@@ -63,8 +63,7 @@ def test_small_models(name: str, precision: PrecisionName, tiny_models: Path, bu
     encoder = Encoder(EncoderFolder.read(tiny_models / name), precision, built)
     chance = random.Random(1)
     sequences = [
-        [chance.randrange(5, 2000) for _ in range(length)]
-        for length in (1, 2, 3, 7, 16, 17, 18, 33, 64, 95, 96)
+        [chance.randrange(5, 2000) for _ in range(length)] for length in (1, 2, 3, 7, 16, 17, 18, 33, 64, 95, 96)
     ]
     assert largest_difference(encoder, sequences, 30) <= LEAST
 
@@ -78,9 +77,7 @@ def test_several_threads_at_once(minilm: EncoderFolder, minilm_reference: Record
             np.testing.assert_allclose(found, expected, atol=LEAST)
 
 
-def test_vectors_of_a_batch_are_in_its_order(
-    minilm: EncoderFolder, minilm_reference: Recorded, built: Path
-) -> None:
+def test_vectors_of_a_batch_are_in_its_order(minilm: EncoderFolder, minilm_reference: Recorded, built: Path) -> None:
     """Runs are formed by length: what they give is put back where it belongs."""
     encoder = Encoder(minilm, "int8", built)
     sequences = minilm_reference.ids[100:140]

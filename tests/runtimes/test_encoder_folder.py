@@ -24,18 +24,14 @@ def test_the_default_model(minilm: EncoderFolder) -> None:
 
 def test_older_and_newer_words_for_the_same(tmp_path: Path) -> None:
     old = EncoderFolder.read(small_encoder(tmp_path / "old", pooling={"pooling_mode_cls_token": True}))
-    new = EncoderFolder.read(
-        small_encoder(tmp_path / "new", pooling={"pooling_mode": "cls", "include_prompt": False})
-    )
+    new = EncoderFolder.read(small_encoder(tmp_path / "new", pooling={"pooling_mode": "cls", "include_prompt": False}))
     assert (old.pooling, old.pool_prompt) == ("cls", True)
     assert (new.pooling, new.pool_prompt) == ("cls", False)
 
 
 def test_a_window_from_the_tokenizer_or_from_nowhere(tmp_path: Path) -> None:
     def window(name: str, special: dict[str, Any]) -> int | None:
-        return EncoderFolder.read(
-            small_encoder(tmp_path / name, transformer={"x": 1}, special=special)
-        ).max_tokens
+        return EncoderFolder.read(small_encoder(tmp_path / name, transformer={"x": 1}, special=special)).max_tokens
 
     assert window("a", {"model_max_length": 40}) == 40
     assert window("b", {"model_max_length": 10**30}) is None
@@ -45,9 +41,7 @@ def test_a_window_from_the_tokenizer_or_from_nowhere(tmp_path: Path) -> None:
 
 def test_prompts_and_dimensions(tmp_path: Path) -> None:
     general = {"prompts": {"query": "q: ", "other": None}, "default_prompt_name": "query"}
-    folder = EncoderFolder.read(
-        small_encoder(tmp_path, general=general, config={"matryoshka_dimensions": [16, 8]})
-    )
+    folder = EncoderFolder.read(small_encoder(tmp_path, general=general, config={"matryoshka_dimensions": [16, 8]}))
     assert (folder.prompts, folder.default_task, folder.dimensions) == ({"query": "q: "}, "query", (8, 16))
 
 
@@ -148,8 +142,6 @@ def test_the_digest_is_of_every_file_that_matters(changed: str, small: Path) -> 
 
 
 def test_the_digest_is_of_the_content_not_of_the_place(tmp_path: Path) -> None:
-    one, two, other = (
-        small_encoder(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
-    )
+    one, two, other = (small_encoder(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
     digests = [EncoderFolder.read(folder).digest() for folder in (one, two, other)]
     assert digests[0] == digests[1] != digests[2]

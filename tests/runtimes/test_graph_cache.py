@@ -37,9 +37,7 @@ def test_a_graph_is_built_once(tmp_path: Path) -> None:
     assert other.parent == first.parent
 
 
-@pytest.mark.parametrize(
-    "damage", ["cut", "flipped", "emptied", "removed", "no manifest", "bad manifest", "a file"]
-)
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "removed", "no manifest", "bad manifest", "a file"])
 def test_a_damaged_graph_is_built_again(damage: str, tmp_path: Path) -> None:
     build = Builder()
     place = GraphCache(tmp_path).folder("key", build)

@@ -39,9 +39,7 @@ def nobody_signed_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     folder = small_encoder(tmp_path / "origin")
-    files = {
-        file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
-    }
+    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     with serving(Hub(NAME, {**files, **UNWANTED})) as hub:
         yield hub
 
@@ -180,9 +178,7 @@ def test_names_that_are_none_never_reach_the_disk_or_the_hub(name: str, hub: Hub
     assert not hub.seen and not (tmp_path / "models").exists()
 
 
-def test_a_name_is_no_folder_though_there_is_one(
-    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_is_no_folder_though_there_is_one(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which model `someone/small-encoder` is does not depend on where the server was started."""
     monkeypatch.chdir(tmp_path)
     small_encoder(tmp_path / NAME)

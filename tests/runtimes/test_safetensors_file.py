@@ -34,9 +34,7 @@ def entry(shape: list[Any], start: int, stop: int, dtype: str = "F32") -> dict[s
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
 
 
-SOUND = save(
-    {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b.c": np.ones(5, np.float16)}, {"format": "np"}
-)
+SOUND = save({"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b.c": np.ones(5, np.float16)}, {"format": "np"})
 
 
 class Exploit:
@@ -73,9 +71,7 @@ HOSTILE: dict[str, bytes] = {
     "negative size": raw({"a": entry([-1, -1], 0, 4)}, b"\0" * 4),
     "a size of true": raw({"a": entry([True], 0, 4)}, b"\0" * 4),
     "a size of 1e999": raw(b'{"a":{"dtype":"F32","shape":[1e999],"data_offsets":[0,4]}}', b"\0" * 4),
-    "a size of many digits": raw(
-        b'{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,4]}}' % (b"9" * 9999), b"\0" * 4
-    ),
+    "a size of many digits": raw(b'{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,4]}}' % (b"9" * 9999), b"\0" * 4),
     "five dimensions": raw({"a": entry([1] * 5, 0, 4)}, b"\0" * 4),
     "a product that overflows": raw({"a": entry([4194305, 4194305, 211106198978564], 0, 4)}, b"\0" * 4),
     "a product that wraps to 4": raw({"a": entry([WIDE, 4, 1], 0, 4)}, b"\0" * 4),
@@ -219,9 +215,7 @@ def spoiled_weights(change: Callable[[dict[str, Any]], None], folder: Path) -> W
     ],
     ids=["missing", "ambiguous", "turned", "flat", "integers", "not a number", "infinite"],
 )
-def test_weights_that_are_not_what_they_should_be(
-    change: Callable[[dict[str, Any]], None], tmp_path: Path
-) -> None:
+def test_weights_that_are_not_what_they_should_be(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
     with pytest.raises(BadModelFile):
         spoiled_weights(change, tmp_path)("w", 2, 3)
 

@@ -35,9 +35,7 @@ def test_8_bit_products_are_exact_on_this_processor(tmp_path: Path) -> None:
         matrix[:, ::2] = -127
         one, scales = graph.constant(1, np.float32), graph.constant(np.ones(64), np.float32)
         zero = graph.constant(0, np.uint8)
-        sums = graph.op(
-            "MatMulIntegerToFloat", rows, graph.constant(matrix), one, scales, zero, domain=MICROSOFT
-        )
+        sums = graph.op("MatMulIntegerToFloat", rows, graph.constant(matrix), one, scales, zero, domain=MICROSOFT)
         graph.output("sums", sums, "n", 64)
     (tmp_path / "model.onnx").write_bytes(graph.model().SerializeToString())
     session = Session(tmp_path / "model.onnx", int8=True)

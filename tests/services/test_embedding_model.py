@@ -26,12 +26,8 @@ from maru.services.embedding.model import (
 )
 
 
-def load(
-    folder: Path, cache: Path, precision: Precision = "int8", window: int | None = None
-) -> SentenceEncoder:
-    spec = SentenceEncoder.spec(
-        "m", folder, precision=precision, max_seq_length=window, cache=cache, limits=Limits()
-    )
+def load(folder: Path, cache: Path, precision: Precision = "int8", window: int | None = None) -> SentenceEncoder:
+    spec = SentenceEncoder.spec("m", folder, precision=precision, max_seq_length=window, cache=cache, limits=Limits())
     model = spec.load()
     assert isinstance(model, SentenceEncoder)
     return model
@@ -133,10 +129,7 @@ def test_a_text_that_is_too_long_is_cut_or_refused(model: SentenceEncoder) -> No
     long = "word " * 300
     cut, refused = embedded(model, [Text(long), Text(long, truncate=False)])
     assert cut.tokens == 256
-    assert (
-        isinstance(refused, InputTooLong)
-        and str(refused) == "the text has 302 tokens, and the model takes 256"
-    )
+    assert isinstance(refused, InputTooLong) and str(refused) == "the text has 302 tokens, and the model takes 256"
     exactly = "word " * 254
     np.testing.assert_allclose(cut.vector, vector(model, exactly, truncate=False), atol=1e-5)
 
@@ -230,9 +223,7 @@ def test_the_description(model: SentenceEncoder, minilm: Path) -> None:
     assert 20 << 20 < model.memory_bytes < 30 << 20
 
 
-def test_what_computes_alike_has_one_digest_and_what_does_not_has_another(
-    minilm: Path, tmp_path: Path
-) -> None:
+def test_what_computes_alike_has_one_digest_and_what_does_not_has_another(minilm: Path, tmp_path: Path) -> None:
     def digest(precision: Precision, window: int | None) -> str:
         spec = SentenceEncoder.spec(
             "m", minilm, precision=precision, max_seq_length=window, cache=tmp_path, limits=Limits()
@@ -254,9 +245,7 @@ def test_warming_needs_nothing(model: SentenceEncoder) -> None:
     model.warm()
 
 
-def test_weights_that_overflow_give_an_error_and_no_vector_of_nan(
-    minilm: Path, tmp_path: Path, cache: Path
-) -> None:
+def test_weights_that_overflow_give_an_error_and_no_vector_of_nan(minilm: Path, tmp_path: Path, cache: Path) -> None:
     for file in minilm.rglob("*"):
         if file.is_file() and file.suffix in (".json", ".safetensors"):
             place = tmp_path / file.relative_to(minilm)
@@ -330,6 +319,4 @@ def test_keys_that_could_be_mistaken_for_one_another() -> None:
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadFailed):
-        SentenceEncoder.spec(
-            "m", tmp_path, precision="int8", max_seq_length=None, cache=tmp_path, limits=Limits()
-        )
+        SentenceEncoder.spec("m", tmp_path, precision="int8", max_seq_length=None, cache=tmp_path, limits=Limits())

@@ -213,26 +213,20 @@ WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "le"}
 def test_what_is_asked_for_exists(expression: str, known: dict[str, set[str]]) -> None:
     plain = re.sub(r"\[[^]]*\]", "", expression)
     asked: set[str] = set()
-    for name, selectors in re.findall(
-        r"\b([a-z]\w+)\b(?:\{([^}]*)\})?(?!\s*\()", re.sub(r"by \([^)]*\)", "", plain)
-    ):
+    for name, selectors in re.findall(r"\b([a-z]\w+)\b(?:\{([^}]*)\})?(?!\s*\()", re.sub(r"by \([^)]*\)", "", plain)):
         if name in WORDS:
             continue
         assert name in known, f"{name} is not a series of ours"
         asked.add(name)
         assert set(re.findall(r"(\w+)\s*(?:=~|!=|!~|=)", selectors)) <= known[name]
     assert asked
-    grouped = {
-        label.strip() for labels in re.findall(r"by \(([^)]*)\)", plain) for label in labels.split(",")
-    }
+    grouped = {label.strip() for labels in re.findall(r"by \(([^)]*)\)", plain) for label in labels.split(",")}
     assert grouped <= set.intersection(*(known[name] for name in asked))
 
 
 def test_the_documentation_names_every_metric_and_no_other(known: dict[str, set[str]]) -> None:
     named = set(re.findall(r"`((?:maru|embed)_\w+)`", (ROOT / "docs/observability.md").read_text()))
-    ours = {
-        re.sub("_(bucket|count|sum)$", "", name) for name in known if name.startswith(("maru_", "embed_"))
-    }
+    ours = {re.sub("_(bucket|count|sum)$", "", name) for name in known if name.startswith(("maru_", "embed_"))}
     assert named == ours
 
 
@@ -267,9 +261,7 @@ def test_alerts_say_what_is_wrong() -> None:
 
 def instructions() -> list[tuple[str, str]]:
     text = re.sub(r"^#.*\n", "", (DEPLOY / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    return [
-        (word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)
-    ]
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
 
 
 def test_what_the_image_is_made_of_is_sent_to_the_builder() -> None:

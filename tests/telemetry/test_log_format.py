@@ -36,9 +36,7 @@ values = (
 )
 
 
-def record(
-    message: Any, args: Any, fields: dict[str, Any] | None, error: BaseException | None
-) -> logging.LogRecord:
+def record(message: Any, args: Any, fields: dict[str, Any] | None, error: BaseException | None) -> logging.LogRecord:
     exc_info = (type(error), error, None) if error else None
     made = logging.LogRecord("maru.test", logging.INFO, "", 0, message, args, exc_info)
     if fields is not None:

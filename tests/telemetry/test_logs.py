@@ -54,17 +54,13 @@ def test_a_request_is_one_line_with_all_its_fields(logged: Configure) -> None:
 def test_a_request_that_never_came_to_the_engine_has_the_same_fields(logged: Configure) -> None:
     out = logged()
     EventLog().http(finished())
-    EventLog().http(
-        finished(route=UNMATCHED, status=404, request=None, model=None, cache=None, method="BREW")
-    )
+    EventLog().http(finished(route=UNMATCHED, status=404, request=None, model=None, cache=None, method="BREW"))
     full, bare = out.lines()
     assert full.keys() == bare.keys()
     assert (bare["method"], bare["queue_ms"], bare["model"]) == ("OTHER", None, None)
 
 
-@pytest.mark.parametrize(
-    ("status", "level"), [(200, "INFO"), (429, "INFO"), (503, "WARNING"), (500, "ERROR")]
-)
+@pytest.mark.parametrize(("status", "level"), [(200, "INFO"), (429, "INFO"), (503, "WARNING"), (500, "ERROR")])
 def test_what_went_wrong_is_louder(logged: Configure, status: int, level: str) -> None:
     out = logged()
     EventLog().http(finished(status=status))

@@ -196,9 +196,7 @@ def test_no_events_make_more_than_two_thousand_series(metrics: Metrics) -> None:
         metrics.engine(BatchComputed(ref, n, n, n, n, failed=True))
         metrics.engine(RequestFinished(request(), ref, rng.choice(outcomes), None))  # type: ignore[arg-type]
     assert series(metrics) <= 2000
-    assert value(metrics, "maru_http_requests_total") == rounds, (
-        "what has no series of its own is still counted"
-    )
+    assert value(metrics, "maru_http_requests_total") == rounds, "what has no series of its own is still counted"
     assert value(metrics, "maru_http_requests_total", route="other") is not None
 
 

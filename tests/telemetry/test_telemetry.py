@@ -107,15 +107,11 @@ def test_secrets_in_every_field_come_out_nowhere(logged: Callable[..., Logged]) 
         engine.repository.add(spec)
         await engine.manager.load(spec)
         for model in ("leaky", "canary-model"):
-            asked = Request(
-                model, [{"canary-key": "canary-input"}], time.monotonic() + 10, keys=[b"canary-bytes"]
-            )
+            asked = Request(model, [{"canary-key": "canary-input"}], time.monotonic() + 10, keys=[b"canary-bytes"])
             with pytest.raises(EngineError) as caught:
                 await engine.infer(asked)
             telemetry.http(finished(request=asked, status=500, method="CANARY", exception=caught.value))
-            telemetry.http(
-                finished(request=asked, traceparent="canary-trace", exception=ValueError("canary"))
-            )
+            telemetry.http(finished(request=asked, traceparent="canary-trace", exception=ValueError("canary")))
         await engine.close()
 
     asyncio.run(ask())
@@ -125,9 +121,7 @@ def test_secrets_in_every_field_come_out_nowhere(logged: Callable[..., Logged]) 
     assert "canary" not in text.lower()
 
 
-def test_one_that_fails_stops_no_other(
-    logged: Callable[..., Logged], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_fails_stops_no_other(logged: Callable[..., Logged], monkeypatch: pytest.MonkeyPatch) -> None:
     out = logged()
     telemetry = Telemetry("0.1.0")
     telemetry.http(finished(seconds=None))  # nothing can be made of this

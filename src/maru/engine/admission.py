@@ -294,9 +294,7 @@ class Line:
         own = self._callers.get(tenant)
         mine = cost + (own.cost if own else 0.0)
         others = (
-            min(other.cost, mine * other.weight / weight)
-            for name, other in self._callers.items()
-            if name != tenant
+            min(other.cost, mine * other.weight / weight) for name, other in self._callers.items() if name != tenant
         )
         return self._running_cost + mine + sum(others)
 

@@ -13,9 +13,7 @@ MAX_URL_LENGTH = 2048
 
 _AUTHORITY = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(?P<port>[1-9][0-9]{0,4}))?"
 _ALLOWED = re.compile(_AUTHORITY, re.IGNORECASE)
-_URL = re.compile(
-    rf"(?P<scheme>https?)://{_AUTHORITY}(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?", re.IGNORECASE
-)
+_URL = re.compile(rf"(?P<scheme>https?)://{_AUTHORITY}(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?", re.IGNORECASE)
 _VISIBLE = re.compile(r"[!-\[\]-~]*")  # visible ASCII but the backslash
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")

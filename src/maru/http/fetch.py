@@ -146,9 +146,7 @@ class Fetcher:
                     timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout_s),
                     headers={"User-Agent": "maru", "Accept-Encoding": "identity"},
                 ) as session,
-                session.request(
-                    method, target, headers=headers, data=body, allow_redirects=False
-                ) as response,
+                session.request(method, target, headers=headers, data=body, allow_redirects=False) as response,
             ):
                 yield response
         except (aiohttp.ClientError, OSError, ValueError) as error:

@@ -71,8 +71,13 @@ class Health:
         return [
             Route("GET", "/healthz", self.healthz, Alive, protected=False, tags=("operations",)),
             Route(
-                "GET", "/readyz", self.readyz, Readiness,
-                protected=False, tags=("operations",), also={503: Readiness},
+                "GET",
+                "/readyz",
+                self.readyz,
+                Readiness,
+                protected=False,
+                tags=("operations",),
+                also={503: Readiness},
             ),
             Route("GET", "/metrics", self.metrics, content=text, protected=False, tags=("operations",)),
         ]

@@ -333,16 +333,36 @@ class Connection(HttpToolsProtocol):
 
 
 class _Outlet:
-    """The transport as a response sees it. Closing it leaves the client time to read what was written."""
+    """The transport as a response sees it. Closing it leaves the client time to read what was written.
 
-    __slots__ = ("_connection", "is_closing", "write")
+    A response's head waits for the first of its body, until the end of this turn of the event loop at most: in
+    one write they wake the client once.
+    """
+
+    __slots__ = ("_connection", "_flushing", "_head", "_transport", "is_closing")
 
     def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
         self._connection = connection
-        self.write = transport.write
+        self._transport = transport
+        self._head = b""
+        self._flushing: asyncio.Handle | None = None
         self.is_closing = transport.is_closing
 
+    def write(self, data: bytes) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._flushing = self._connection.loop.call_soon(self.write, b"")
+        else:
+            self._transport.write(data)
+
     def close(self) -> None:
+        if self._flushing is not None:
+            self.write(b"")
         self._connection.response_closed()
 
 

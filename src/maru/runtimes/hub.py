@@ -29,9 +29,7 @@ def fetch(name: str, cache: Path, *, token: str | None = None, endpoint: str | N
     can't be had, and what to do.
     """
     if not NAME.fullmatch(name) or ".." in name or "--" in name:
-        raise ModelUnavailable(
-            f"{name[:96]!r} is no name of a repository on the hub, which is like owner/model"
-        )
+        raise ModelUnavailable(f"{name[:96]!r} is no name of a repository on the hub, which is like owner/model")
     folder = _download(name, cache, token, endpoint)
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not _intact(file):

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -92,6 +92,11 @@ class Breaker:
         self._recent: deque[float] = deque(maxlen=_PATIENCE)
         self._next_probe = 0.0
         self._probing: asyncio.Task[None] | None = None
+
+    @property
+    def pool(self) -> ConnectionPool:
+        """The client's connections, for a library that brings a client of its own."""
+        return self._redis.connection_pool
 
     def narrow(self, name: str, timeout_s: float) -> Breaker:
         """A breaker over this one for calls that are worth less waiting.

@@ -50,9 +50,7 @@ class _Metrics:
         self._seconds = series.histogram(
             f"{prefix}_request_duration_seconds", "Seconds a request took.", BUCKETS_S, "endpoint"
         )
-        self._errors = series.counter(
-            f"{prefix}_errors", "Requests answered with an error.", "endpoint", "error"
-        )
+        self._errors = series.counter(f"{prefix}_errors", "Requests answered with an error.", "endpoint", "error")
         for route in documented.routes:  # there from the start, so that rate() sees the first request
             self._requests.child(route, "200")
             self._seconds.child(route)

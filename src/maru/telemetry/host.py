@@ -121,8 +121,7 @@ def _memory() -> tuple[int | None, int | None]:
     if text is None:
         return None, None
     figures = {
-        name: int(rest.split()[0]) * 1024
-        for name, _, rest in (line.partition(":") for line in text.splitlines())
+        name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in text.splitlines())
     }
     available, total = figures["MemAvailable"], figures["MemTotal"]
     limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")

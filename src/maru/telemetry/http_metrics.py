@@ -22,9 +22,7 @@ class HttpMetrics:
             "service",
             "route",
         )
-        self._running = series.gauge(
-            "maru_http_requests_in_flight", "HTTP requests not yet answered.", "service"
-        )
+        self._running = series.gauge("maru_http_requests_in_flight", "HTTP requests not yet answered.", "service")
         self._bytes = series.counter("maru_http_response_bytes", "Bytes of response bodies sent.", "service")
 
     def started(self, service: str) -> None:

@@ -56,9 +56,7 @@ class TextLines(logging.Formatter):
         if (error := _raised(record)) is not None:
             told = describe(error)
             said.append(f"exception={told['type']} at {' < '.join(reversed(told['frames']))}")
-        line = (
-            f"{_timestamp(record)[11:23]} {record.levelname:<7} {_message(record)} {' '.join(said)}".rstrip()
-        )
+        line = f"{_timestamp(record)[11:23]} {record.levelname:<7} {_message(record)} {' '.join(said)}".rstrip()
         return _escape(line.encode("utf-8", "backslashreplace").decode())
 
 

@@ -64,12 +64,8 @@ class ModelMetrics:
             *_MODEL,
             "stage",
         )
-        self._batch_size = series.histogram(
-            "maru_batch_size_items", "Items in a batch.", _BUCKETS_ITEMS, *_MODEL
-        )
-        self._batch_cost = series.counter(
-            "maru_batch_cost", "Work computed, in the model's own unit.", *_MODEL
-        )
+        self._batch_size = series.histogram("maru_batch_size_items", "Items in a batch.", _BUCKETS_ITEMS, *_MODEL)
+        self._batch_cost = series.counter("maru_batch_cost", "Work computed, in the model's own unit.", *_MODEL)
         self._batch_seconds = series.histogram(
             "maru_batch_compute_seconds", "Seconds one batch took to compute.", _BUCKETS_S, *_MODEL
         )
@@ -89,9 +85,7 @@ class ModelMetrics:
             "model",
             "change",
         )
-        self._running = series.gauge(
-            "maru_queue_running_items", "Items at the batcher or the model.", "model"
-        )
+        self._running = series.gauge("maru_queue_running_items", "Items at the batcher or the model.", "model")
         self._waiting = series.gauge("maru_queue_waiting_items", "Items waiting for a place.", "model")
 
     def request_finished(self, event: RequestFinished) -> None:

@@ -80,9 +80,7 @@ class Gemma:
         There are as many as a run has tokens at least: the operator asks for that, whatever their positions.
         """
         powers = np.arange(0, self.attention.size, 2, dtype=np.float32) / np.float32(self.attention.size)
-        angles = (
-            np.arange(max(self.positions, FULL_RUN), dtype=np.float32)[:, None] / np.float32(base) ** powers
-        )
+        angles = np.arange(max(self.positions, FULL_RUN), dtype=np.float32)[:, None] / np.float32(base) ** powers
         return a.graph.constant(np.cos(angles)), a.graph.constant(np.sin(angles))
 
     def _attended(self, part: Assembly, x: str, turns: tuple[str, str], mask: str) -> str:

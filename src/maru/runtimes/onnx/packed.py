@@ -94,9 +94,7 @@ def pack(sequences: Sequence[Sequence[int]], skip: Sequence[int], pooling: Pooli
     }
 
 
-def _shares(
-    positions: Numbers, sequence: Numbers, lengths: Numbers, skip: Numbers, pooling: Pooling
-) -> Numbers:
+def _shares(positions: Numbers, sequence: Numbers, lengths: Numbers, skip: Numbers, pooling: Pooling) -> Numbers:
     """How much each token counts in its sequence's vector."""
     counted = positions >= skip[sequence]
     rest = (lengths - skip)[sequence]

@@ -110,9 +110,12 @@ class Problem(BaseModel):
 class EmbeddingsRequest(Strict):
     """OpenAI's request: one text, several, or the token ids of one or several."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)] | TokenIds | Annotated[
-        list[TokenIds], Field(min_length=1, max_length=MAX_TEXTS)
-    ]
+    input: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_TEXTS)]
+    )
     model: Annotated[StrictStr, Field(min_length=1, max_length=256)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Dimensions | None = None
