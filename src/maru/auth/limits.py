@@ -72,13 +72,13 @@ class RateLimiter:
         shared = self._shared
         if self._breaker is not None and shared is not None and await self._here.test(self._item, name):
             try:
-                let_in, *told = await self._breaker.call(lambda _: self._count(shared, name))
+                let_in, remaining, reset_s = await self._breaker.call(lambda _: self._count(shared, name))
             except Unavailable:
                 self.degraded += 1
             else:
                 if let_in:
                     await self._here.hit(self._item, name)
-                return self._judged(let_in, *told)
+                return self._judged(let_in, remaining, reset_s)
         return self._judged(*await self._count(self._here, name))
 
     async def _count(self, window: MovingWindowRateLimiter, name: str) -> tuple[bool, int, float]:
