@@ -61,7 +61,10 @@ class RateLimiter:
         self._shared: MovingWindowRateLimiter | None = None
         if breaker is not None:
             storage = RedisStorage(
-                "async+redis://", implementation="redispy", key_prefix="maru:limit", connection_pool=breaker.pool
+                "async+redis://",
+                implementation="redispy",
+                key_prefix="maru:limit",
+                connection_pool=breaker.pool,  # type: ignore[arg-type]  # documented, but not in its annotation
             )
             self._shared = MovingWindowRateLimiter(storage)
 
