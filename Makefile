@@ -35,7 +35,8 @@ test: dev check
 	PYTHON=$(PYTHON) tests/run
 
 bench: setup
-	$(BIN)/python bench/run.py
+	$(BIN)/python -m bench.prepare
+	$(BIN)/python -m bench.run
 
 clean:
 	rm -rf $(VENV) .venv-reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -6,11 +6,15 @@ import logging
 import os
 import select
 import threading
+import time
 from collections.abc import Iterable
 from queue import SimpleQueue
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
+
+_GATHER_S = 0.02
+"""How long lines gather between writes: waking a thread for each costs more than writing it."""
 
 
 class LogWriter(logging.Handler):
@@ -73,6 +77,8 @@ class LogWriter(logging.Handler):
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()
+            if going:
+                time.sleep(_GATHER_S)
         os.close(self._fd)
 
     def _tell(self) -> None:
