@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,6 +62,13 @@ class Server:
                 pass
             time.sleep(0.05)
         raise AssertionError(f"{path} never was 200:\n{self.log()}")
+
+    @staticmethod
+    def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+        until = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < until, "it did not come true in time"
+            time.sleep(0.01)
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = 40.0) -> int:
         self.process.send_signal(number)
