@@ -200,9 +200,14 @@ class Batcher:
             ahead = ready and not self._coroutine
             if self._running >= self._limits.workers + ahead or not (ready or self._waited()):
                 return
-            batch = take(self._queue, self._limits)
+            batch = take(self._queue, self._limits, self._share())
             self._cost -= sum(item.cost for item in batch)
             self._start([item for item in batch if not item.job.gone])
+
+    def _share(self) -> int:
+        """How many items the next batch may hold: what is queued is shared out among the workers that are free."""
+        free = max(1, self._limits.workers - self._running)
+        return min(self._limits.max_batch_size, -(-len(self._queue) // free))
 
     def _waited(self) -> bool:
         """Whether the oldest item has waited long enough for others; if not, sets the timer for when it will."""
