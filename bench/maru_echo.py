@@ -46,9 +46,11 @@ class Problem(BaseModel):
 
 
 class Echo(Model):
-    """A coroutine, so it runs on the loop: the engine's way for a model cheaper than a thread hop."""
+    """Cheaper than a thread's delay, so it runs on the loop."""
 
-    async def predict(self, batch: Sequence[models.Window]) -> Sequence[float]:  # type: ignore[override]
+    inline = True
+
+    def predict(self, batch: Sequence[models.Window]) -> Sequence[float]:
         return models.echo(batch)
 
 

@@ -314,6 +314,27 @@ async def test_a_burst_shares_a_batch() -> None:
         assert model.batches == [list(range(20))]
 
 
+@BOTH
+@virtual
+async def test_what_is_queued_is_shared_out_among_the_free_workers(threaded: bool) -> None:
+    async with World(Limits(running=64, waiting=64, max_batch_size=32, workers=3)) as world:
+        model = await world.serve(threaded=threaded)
+        began = world.loop.time()
+        await asyncio.gather(*(world.ask(i) for i in range(10)))
+        assert sorted(len(batch) for batch in model.batches) == [3, 3, 4]
+        assert world.loop.time() == began + 1
+
+
+@BOTH
+@virtual
+async def test_no_part_of_a_batch_that_was_full_waits_for_the_delay(threaded: bool) -> None:
+    async with World(Limits(running=64, waiting=64, max_batch_size=4, workers=2, max_queue_delay_s=60.0)) as world:
+        await world.serve(threaded=threaded)
+        began = world.loop.time()
+        await asyncio.gather(*(world.ask(i) for i in range(4)))
+        assert world.loop.time() == began + 1
+
+
 @virtual
 async def test_what_takes_long_to_prepare_is_prepared_in_a_thread() -> None:
     async with World(WIDE) as world:

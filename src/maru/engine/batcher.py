@@ -205,7 +205,10 @@ class Batcher:
             self._start([item for item in batch if not item.job.gone])
 
     def _share(self) -> int:
-        """How many items the next batch may hold: what is queued is shared out among the workers that are free."""
+        """How many items the next batch may hold: what is queued is shared out among the workers that are free,
+        unless it waited to become one batch."""
+        if self._limits.max_queue_delay_s:
+            return self._limits.max_batch_size
         free = max(1, self._limits.workers - self._running)
         return min(self._limits.max_batch_size, -(-len(self._queue) // free))
 
