@@ -599,6 +599,15 @@ async def test_a_swap_never_evicts_what_it_replaces_before_its_time(bounds: dict
 
 
 @virtual
+async def test_a_swap_for_which_there_is_no_room_beside_the_old_version_is_refused_and_the_old_one_serves() -> None:
+    async with World(LIMITS, max_model_bytes=100) as world:
+        old = await world.serve(memory_bytes=60)
+        with pytest.raises(NoRoom):
+            await world.engine.manager.swap(world.spec("m", "2", memory_bytes=60))
+        assert (await world.infer(world.request())).ref == old.ref and not old.closed
+
+
+@virtual
 async def test_a_version_that_keeps_another_alias_counts_while_it_is_swapped_out_of_one() -> None:
     async with World(LIMITS, max_models=1) as world:
         spec = world.spec(on_demand=True)
