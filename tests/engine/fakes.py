@@ -369,12 +369,12 @@ class World:
             if line.waiting and line.running < line.limits.running:
                 self.violations.append("a free slot, and somebody waits")
         manager = self.engine.manager
-        staying = manager._residents.keys() - manager._leaving - manager._retired.keys()
-        if manager._max_models and len(staying) > manager._max_models:
+        staying = manager._memory.residents.keys() - manager._leaving - manager._retired.keys()
+        if manager._memory.max_models and len(staying) > manager._memory.max_models:
             self.violations.append(f"{len(staying)} models in memory, beside those that are being replaced")
-        if manager._max_bytes and manager._bytes() > manager._max_bytes:
-            self.violations.append(f"{manager._bytes()} bytes in memory")
-        if manager._max_bytes and self.held_bytes > manager._max_bytes:
+        if manager._memory.max_bytes and manager._memory.bytes() > manager._memory.max_bytes:
+            self.violations.append(f"{manager._memory.bytes()} bytes in memory")
+        if manager._memory.max_bytes and self.held_bytes > manager._memory.max_bytes:
             self.violations.append(f"{self.held_bytes} bytes held by models, loading and closing ones included")
         assert not self.violations, self.violations
 
@@ -404,8 +404,8 @@ class World:
             assert (line.running, line.waiting) == (0, 0), f"{name}: {line.running}, {line.waiting}"
             assert abs(line._running_cost) < 1e-6, line._running_cost
             assert not line._callers and not line._turns
-        assert not self.engine.manager.leases
-        assert not self.engine.manager._loads
+        assert not self.engine.manager._memory.leases
+        assert not self.engine.manager._memory.loads
         assert not self.engine.manager._retired and not self.engine.manager._leaving
         assert not self.engine.cache.flights
         assert not self.engine.cache._writes
@@ -419,8 +419,8 @@ class World:
 
 
 def assert_idle(batcher: Batcher) -> None:
-    assert not batcher._queue and not batcher._running and not batcher._tasks
-    assert abs(batcher._cost) < 1e-6
+    assert not batcher._pending and not batcher._pending.running and not batcher._tasks
+    assert abs(batcher._pending._cost) < 1e-6
 
 
 async def ticks(count: int) -> None:

@@ -22,6 +22,7 @@ from maru.engine.errors import (
     NoRoom,
     OutOfMemory,
     Refused,
+    TooManyItems,
 )
 from maru.engine.types import Limits, ModelRef, Request, Result
 
@@ -132,8 +133,8 @@ class Play:
         manager = self.world.engine.manager
         batchers = [resident.batcher for resident in manager if resident.spec.ref.name == name]
         return (
-            any(ref.name == name for ref in manager._loads)
-            or any(batcher._running or batcher._queue or batcher._preparing for batcher in batchers)
+            any(ref.name == name for ref in manager._memory.loads)
+            or any(batcher._pending.running or batcher._pending or batcher._preparing for batcher in batchers)
             or any(model.streams_open for model in self.world.opened if model.ref.name == name)
         )
 
@@ -242,6 +243,9 @@ class Play:
                 assert reported.outcome == "refused"
             case ModelNotFound():
                 assert "@" in request.model
+            case TooManyItems():
+                limits = self.scripts[request.model.partition("@")[0]].limits
+                assert len(request.inputs) > limits.running + limits.waiting
             case ModelLoadFailed():
                 assert self.world.changes().count(f"{reported.ref} failed")
             case _:
@@ -276,7 +280,7 @@ class Play:
 
     async def unload(self, name: str) -> None:
         manager, ref = self.world.engine.manager, self.world.engine.repository.resolve(name).ref
-        free = manager.get(ref) is not None and not manager.leases.get(ref)
+        free = manager.get(ref) is not None and not manager._memory.leases.get(ref)
         assert await manager.unload(ref) is free
 
     async def swap(self, name: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.engine.fakes import World, outcome, ticks
 from tests.engine.virtual import virtual
 
-from maru.engine.errors import DeadlineExceeded, DeadlineUnreachable, EngineError, QueueFull, Refused
+from maru.engine.errors import DeadlineExceeded, DeadlineUnreachable, EngineError, QueueFull, Refused, TooManyItems
 from maru.engine.events import QueueChanged
 from maru.engine.types import Limits, Result
 
@@ -84,7 +84,7 @@ async def test_one_callers_requests_are_served_in_the_order_they_came() -> None:
 @virtual
 async def test_a_list_is_taken_or_refused_exactly_as_its_items_would_be() -> None:
     for busy in range(13):
-        for count in range(1, 14):
+        for count in range(1, 13):
             async with World(SERIAL) as world:
                 await world.serve()
                 others = [world.ask(tenant="other") for _ in range(busy)]
@@ -99,6 +99,14 @@ async def test_a_list_is_taken_or_refused_exactly_as_its_items_would_be() -> Non
                     assert room and [output[3] for output in result.outputs] == list(range(count))
                     assert world.loop.time() - began == (busy + count + 1) // 2, "as long as singles take"
                 await asyncio.wait(others) if others else None
+
+
+@virtual
+async def test_a_list_that_could_never_be_taken_is_not_told_to_come_back() -> None:
+    async with World(SERIAL) as world:
+        await world.serve()
+        with pytest.raises(TooManyItems, match="13 items, and 12"):
+            await world.infer(world.request(*range(13)))
 
 
 @virtual

@@ -250,23 +250,7 @@ async def test_a_caller_may_leave_in_any_instant_and_the_model_goes_on_serving(a
 
 
 @virtual
-async def test_the_next_batch_is_handed_over_while_one_runs() -> None:
-    """So that the worker goes from one to the next without asking: no turn of the loop lies between them."""
-    async with World(Limits(running=64, waiting=64, max_batch_size=4)) as world:
-        model = await world.serve(threaded=True)
-        tasks = [world.ask(0)]
-        await ticks(5)
-        tasks += [world.ask(i) for i in range(1, 13)]
-        await asyncio.sleep(0.5)
-        resident = world.engine.manager.get(ModelRef("m", "1", "digest of m@1"))
-        assert resident is not None and resident.batcher._running == 2
-        assert model.batches == [[0]]
-        await asyncio.gather(*tasks)
-        assert model.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
-
-
-@virtual
-async def test_a_batch_that_could_still_grow_is_not_handed_over_early() -> None:
+async def test_a_batch_grows_until_a_worker_takes_it() -> None:
     async with World(Limits(running=64, waiting=64, max_batch_size=4)) as world:
         model = await world.serve(threaded=True)
         tasks = [world.ask(0)]

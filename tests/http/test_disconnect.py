@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from maru.http.disconnect import ClientGone, unless_gone
+from maru.http.disconnect import ClientGone, Departure, unless_gone
 from maru.http.problem import Problem
 
 from .live import Loop, Workshop, replies, reset, served, until
@@ -262,3 +262,42 @@ def test_requests_on_one_connection_are_each_answered(loop: Loop) -> None:
             data += chunk
         assert [reply.status for reply in replies(bytes(data))] == [200] * 5
         assert live.workshop.ran == 5
+
+
+def test_a_departure_cancels_the_work_and_needs_no_task() -> None:
+    async def scenario() -> None:
+        departure = Departure()
+        departure.told = True
+        tasks = len(asyncio.all_tasks())
+        asyncio.get_running_loop().call_later(0.01, departure.happen)
+        with pytest.raises(ClientGone):
+            await unless_gone(never, forever(), departure)
+        with pytest.raises(ClientGone):  # it had left before anybody watched
+            await unless_gone(never, forever(), departure)
+        assert len(asyncio.all_tasks()) == tasks
+
+    async def never() -> Message:
+        raise AssertionError("nobody reads")
+
+    async def forever() -> None:
+        await asyncio.sleep(60)
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+
+
+def test_a_departure_after_the_work_changes_nothing() -> None:
+    async def scenario() -> None:
+        departure = Departure()
+        departure.told = True
+
+        async def never() -> Message:
+            raise AssertionError("nobody reads")
+
+        async def work() -> int:
+            return 7
+
+        assert await unless_gone(never, work(), departure) == 7
+        departure.happen()
+        await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))

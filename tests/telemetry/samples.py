@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from maru.engine.events import (
@@ -43,7 +42,7 @@ def finished(**changes: Any) -> HttpFinished:
         cache="miss",
         items=1,
     )
-    return replace(event, **changes)
+    return event._replace(**changes)
 
 
 def road(ref: ModelRef = REF) -> Iterable[Event]:

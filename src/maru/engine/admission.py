@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from maru.engine.errors import DeadlineUnreachable, QueueFull
+from maru.engine.errors import DeadlineUnreachable, QueueFull, TooManyItems
 from maru.engine.events import Events, QueueChanged
 from maru.engine.rate import ServiceRate
 from maru.engine.types import Clock, Limits, Request
@@ -43,7 +43,8 @@ class Admitted:
         return costs[self.positions[index]] if costs is not None else 1.0
 
     async def __aenter__(self) -> Self:
-        """Wait for the first slot. QueueFull or DeadlineUnreachable at once, when there can be none."""
+        """Wait for the first slot. QueueFull, DeadlineUnreachable or TooManyItems at once, when
+        there can be none."""
         self._entered = self.line.clock()
         self.line.join(self)
         try:
@@ -129,6 +130,9 @@ class Line:
 
     def join(self, admitted: Admitted) -> None:
         request, count = admitted.request, len(admitted.positions)
+        room = self.limits.running + self.limits.waiting
+        if count > room:  # it would be refused for ever
+            raise TooManyItems(f"the request has {count} items, and {room} are taken at once")
         excess = self.running + self.waiting + count - self.limits.running - self.limits.waiting
         victims = self._displaceable(request, count, excess) if excess > 0 else []
         if victims is None:

@@ -145,11 +145,8 @@ class Entry:
         self.state: CacheState = "miss"
 
     def _digests(self) -> list[bytes]:
-        request, ref = self._request, self._spec.ref
-        start = hashlib.sha256()
-        for part in (request.tenant, ref.name, ref.version, ref.digest, request.operation):
-            encoded = part.encode()
-            start.update(len(encoded).to_bytes(4, "little") + encoded)
+        request = self._request
+        start = hashlib.sha256(repr((request.tenant, *self._spec.ref, request.operation)).encode())
         digests = []
         for key in request.keys or ():
             digest = start.copy()

@@ -13,7 +13,8 @@ EngineError
 ├── ModelFailed             the model raised; its message is never shown, as it may hold input
 ├── OutOfMemory             the model ran out of memory
 └── InputError              the model can't take this input; the message is for the caller
-    └── InputTooLong          longer than the model's window, and truncation was refused
+    ├── InputTooLong          longer than the model's window, and truncation was refused
+    └── TooManyItems          more than may run and wait together
 """
 
 from __future__ import annotations
@@ -82,3 +83,7 @@ class InputError(EngineError):
 
 class InputTooLong(InputError):
     """The input is longer than the model's window and the caller asked not to have it cut."""
+
+
+class TooManyItems(InputError):
+    """The request holds more items than may run and wait together, however idle the model is."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from maru.engine.types import CacheState, ModelRef, Request
 
@@ -15,8 +14,7 @@ log = logging.getLogger(__name__)
 Outcome = Literal["ok", "refused", "deadline", "cancelled", "input", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFinished:
+class RequestFinished(NamedTuple):
     """One request has left the road. Its timings are on `request.timings`; `ref` is None if none was resolved."""
 
     request: Request
@@ -26,8 +24,7 @@ class RequestFinished:
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchComputed:
+class BatchComputed(NamedTuple):
     """One batch ran. `cost` is the sum of its items' costs; `waited_s` how long its first item had waited."""
 
     ref: ModelRef
@@ -38,8 +35,7 @@ class BatchComputed:
     failed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class QueueChanged:
+class QueueChanged(NamedTuple):
     """The waiting line of one model after a change, in items."""
 
     model: str
@@ -47,8 +43,7 @@ class QueueChanged:
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
-class CacheLookedUp:
+class CacheLookedUp(NamedTuple):
     """How many of a request's inputs were found, joined in flight, and left to compute."""
 
     ref: ModelRef
@@ -57,8 +52,7 @@ class CacheLookedUp:
     misses: int
 
 
-@dataclass(frozen=True, slots=True)
-class ModelChanged:
+class ModelChanged(NamedTuple):
     """A model was loaded, swapped in, evicted, unloaded, or failed to load."""
 
     ref: ModelRef
@@ -68,8 +62,7 @@ class ModelChanged:
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LifecycleChanged:
+class LifecycleChanged(NamedTuple):
     """The server went from one state to the next."""
 
     state: str

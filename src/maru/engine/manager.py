@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Self
 
 from maru.engine.batcher import Batcher
 from maru.engine.errors import Draining, ModelLoadFailed, ModelNotReady, NoRoom, Refused
 from maru.engine.events import Events, ModelChanged
+from maru.engine.memory import Load, Memory, Resident
 from maru.engine.model import Model, ModelSpec
 from maru.engine.repository import LATEST, Repository
 from maru.engine.types import Clock, ModelRef
@@ -28,26 +28,6 @@ CLOSE_S = 10.0
 """How long `close` waits for models that still load or compute."""
 
 
-@dataclass(slots=True, eq=False)
-class Resident:
-    """A model in memory, warm, with its batcher."""
-
-    spec: ModelSpec
-    model: Model
-    batcher: Batcher
-    used: float
-
-
-@dataclass(slots=True)
-class Load:
-    """A load under way. `begun` once there is room for it."""
-
-    spec: ModelSpec
-    since: float
-    task: asyncio.Task[Resident]
-    begun: bool = False
-
-
 class Lease:
     """One holder's claim on one version."""
 
@@ -56,7 +36,7 @@ class Lease:
         self.spec = spec
 
     def __enter__(self) -> Self:
-        self._manager.leases[self.spec.ref] = self._manager.leases.get(self.spec.ref, 0) + 1
+        self._manager.claim(self.spec.ref)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,11 +62,8 @@ class Manager:
         self._repository = repository
         self._events = events
         self._clock = clock
-        self._max_models = max_models
-        self._max_bytes = max_bytes
+        self._memory = Memory(max_models, max_bytes)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="maru-load")
-        self._residents: dict[ModelRef, Resident] = {}
-        self._loads: dict[ModelRef, Load] = {}
         self._load_s: dict[str, float] = {}
         self._retired: dict[ModelRef, asyncio.Future[None]] = {}
         self._swapping: dict[str, asyncio.Lock] = {}
@@ -94,21 +71,24 @@ class Manager:
         self._closing: dict[asyncio.Task[None], Resident] = {}
         self._restoring: set[asyncio.Task[None]] = set()
         self._closed = False
-        self.leases: dict[ModelRef, int] = {}
 
     def lease(self, spec: ModelSpec) -> Lease:
         """`with` it: the version stays what it is while held."""
         return Lease(self, spec)
 
+    def claim(self, ref: ModelRef) -> None:
+        leases = self._memory.leases
+        leases[ref] = leases.get(ref, 0) + 1
+
     def release(self, ref: ModelRef) -> None:
-        self.leases[ref] -= 1
-        if not self.leases[ref]:
-            del self.leases[ref]
+        self._memory.leases[ref] -= 1
+        if not self._memory.leases[ref]:
+            del self._memory.leases[ref]
             self._free(ref)
 
     async def resident(self, spec: ModelSpec) -> Resident:
         """The loaded model of a leased version."""
-        resident = self._residents.get(spec.ref)
+        resident = self._memory.residents.get(spec.ref)
         if resident is None:
             if not spec.on_demand:
                 raise ModelNotReady("the model is not loaded yet", self.ready_in_s(spec))
@@ -118,32 +98,32 @@ class Manager:
 
     def ready_in_s(self, spec: ModelSpec) -> float:
         """Seconds until the model should be loaded, from how long it took before; 1 when that isn't known."""
-        load = self._loads.get(spec.ref)
+        load = self._memory.loads.get(spec.ref)
         since = load.since if load else self._clock()
         return max(1.0, self._load_s.get(spec.ref.name, 1.0) - (self._clock() - since))
 
     def get(self, ref: ModelRef) -> Resident | None:
         """The resident of that version, if it is in memory."""
-        return self._residents.get(ref)
+        return self._memory.residents.get(ref)
 
     def loading(self, ref: ModelRef) -> bool:
-        return ref in self._loads
+        return ref in self._memory.loads
 
     def __iter__(self) -> Iterator[Resident]:
-        return iter(list(self._residents.values()))
+        return iter(list(self._memory.residents.values()))
 
     async def load(self, spec: ModelSpec) -> Resident:
         """Bring a version into memory; all who ask for it meanwhile wait for the same load.
 
         ModelLoadFailed, NoRoom: nothing has changed then.
         """
-        resident = self._residents.get(spec.ref)
+        resident = self._memory.residents.get(spec.ref)
         if resident is not None:
             return resident
-        load = self._loads.get(spec.ref)
+        load = self._memory.loads.get(spec.ref)
         if load is None:
             task = asyncio.get_running_loop().create_task(self._load(spec))
-            load = self._loads[spec.ref] = Load(spec, self._clock(), task)
+            load = self._memory.loads[spec.ref] = Load(spec, self._clock(), task)
             task.add_done_callback(self._landed)
         return await asyncio.shield(load.task)
 
@@ -215,7 +195,7 @@ class Manager:
         self._free(ref)
 
     def _free(self, ref: ModelRef) -> None:
-        if ref in self._retired and ref not in self.leases and ref not in self._loads:
+        if ref in self._retired and ref not in self._memory.leases and ref not in self._memory.loads:
             self._unload(ref, "unloaded")
             self._retired.pop(ref).set_result(None)
 
@@ -227,7 +207,7 @@ class Manager:
 
     async def unload(self, ref: ModelRef) -> bool:
         """Free a version that nobody holds; whether it was. A later request may load it again."""
-        if ref not in self._residents or self.leases.get(ref):
+        if ref not in self._memory.residents or self._memory.leases.get(ref):
             return False
         self._unload(ref, "unloaded")
         return True
@@ -238,10 +218,10 @@ class Manager:
         What still loads or computes `CLOSE_S` seconds later is left to the end of the process.
         """
         self._closed = True
-        for ref in list(self._residents):
+        for ref in list(self._memory.residents):
             self._unload(ref, "unloaded")
         until = self._clock() + CLOSE_S
-        while ending := {*self._closing, *(load.task for load in self._loads.values())}:
+        while ending := {*self._closing, *(load.task for load in self._memory.loads.values())}:
             if not (await asyncio.wait(ending, timeout=until - self._clock()))[0]:
                 break
         self._threads.shutdown(wait=False)
@@ -250,14 +230,14 @@ class Manager:
         try:
             if self._closed:
                 raise Draining("the server is stopping")
-            victims = self._victims(spec, spec.memory_bytes, self._coming())
-            return await self._begin(spec, victims if self._crowded(spec.memory_bytes) else [])
+            victims = self._victims(spec, spec.memory_bytes, self._memory.coming())
+            return await self._begin(spec, victims if self._memory.crowded(spec.memory_bytes) else [])
         finally:
-            del self._loads[spec.ref]
+            del self._memory.loads[spec.ref]
             self._free(spec.ref)
 
     async def _begin(self, spec: ModelSpec, early: list[Resident]) -> Resident:
-        self._loads[spec.ref].begun = True
+        self._memory.loads[spec.ref].begun = True
         for victim in early:
             self._unload(victim.spec.ref, "evicted")
         started = self._clock()
@@ -294,7 +274,7 @@ class Manager:
         except Refused:
             self._dispose(resident)
             raise
-        self._residents[spec.ref] = resident
+        self._memory.residents[spec.ref] = resident
         return resident
 
     @staticmethod
@@ -309,46 +289,15 @@ class Manager:
 
     async def _vacated(self) -> None:
         """Wait until what was unloaded has given back the memory that what is coming takes."""
-        while self._max_bytes and self._closing:
+        while self._memory.max_bytes and self._closing:
             leaving = sum(resident.model.memory_bytes for resident in self._closing.values())
-            if self._bytes(self._coming()) + leaving <= self._max_bytes:
+            if self._memory.bytes(self._memory.coming()) + leaving <= self._memory.max_bytes:
                 return
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
 
-    def _crowded(self, need: int) -> bool:
-        """Whether a model of that size does not fit beside all that is in memory now, or on its way there."""
-        return bool(self._max_bytes) and self._bytes(self._coming()) + need > self._max_bytes
-
-    def _coming(self) -> list[ModelSpec]:
-        return [load.spec for load in self._loads.values() if load.begun]
-
-    def _bytes(self, coming: Iterable[ModelSpec] = ()) -> int:
-        return sum(resident.model.memory_bytes for resident in self._residents.values()) + sum(
-            spec.memory_bytes for spec in coming
-        )
-
     def _victims(self, spec: ModelSpec, need: int, coming: Collection[ModelSpec]) -> list[Resident]:
-        """The least recently used models that must go for `spec`, of `need` bytes, beside those `coming`.
-
-        NoRoom, before anything is touched, when those that nobody holds are not enough.
-        """
-        if self._max_bytes and need > self._max_bytes:
-            raise NoRoom("the model is larger than the memory that models may take", retry_after_s=60.0)
         outgoing = {ref for ref in self._leaving if ref.name == spec.ref.name} | self._retired.keys()
-        staying = len(self._residents.keys() - outgoing)
-        count = staying + len(coming) + 1 - self._max_models if self._max_models else 0
-        size = self._bytes(coming) + need - self._max_bytes if self._max_bytes else 0
-        idle = [r for r in self._residents.values() if not r.spec.pinned and not self.leases.get(r.spec.ref)]
-        victims: list[Resident] = []
-        for resident in sorted(idle, key=lambda r: r.used):
-            if count <= 0 and size <= 0:
-                break
-            victims.append(resident)
-            count -= 1
-            size -= resident.model.memory_bytes
-        if count > 0 or size > 0:
-            raise NoRoom("every model in memory is in use", retry_after_s=1.0)
-        return victims
+        return self._memory.victims(need, coming, outgoing)
 
     def _restore(self, evicted: list[Resident]) -> None:
         """A load that failed changes nothing: bring back what had to leave for it."""
@@ -365,7 +314,7 @@ class Manager:
             log.warning("%s could not be loaded again", spec.ref)
 
     def _unload(self, ref: ModelRef, change: str) -> None:
-        resident = self._residents.pop(ref, None)
+        resident = self._memory.residents.pop(ref, None)
         if resident is not None:
             self._dispose(resident)
             self._events.emit(ModelChanged(ref, "evicted" if change == "evicted" else "unloaded"))

@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Clock = Callable[[], float]
 CacheState = Literal["hit", "miss", "shared"]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRef:
+class ModelRef(NamedTuple):
     """One version of one model. `digest` identifies the artifact's bytes, so equal digests compute alike."""
 
     name: str

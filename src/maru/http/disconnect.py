@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from starlette.types import Receive
@@ -15,8 +15,37 @@ class ClientGone(Exception):
     """The client closed its connection before it was answered. There is nobody to tell."""
 
 
-async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+DEPARTURE = "maru.departure"
+"""Where a scope of our own server has its `Departure`."""
+
+
+class Departure:
+    """The end of a client's connection, or of the response to it, told to whoever works for that client."""
+
+    __slots__ = ("_gone", "_tell", "told")
+
+    def __init__(self) -> None:
+        self.told = False
+        """Whether it will be told: only of a request that has been received whole."""
+        self._gone = False
+        self._tell: Callable[[], None] | None = None
+
+    def happen(self) -> None:
+        self._gone = True
+        if self._tell is not None:
+            self._tell()
+
+    def watched_by(self, tell: Callable[[], None] | None) -> None:
+        """Call `tell` when the client leaves, at once if it has left; None ends that."""
+        self._tell = tell
+        if self._gone and tell is not None:
+            tell()
+
+
+async def unless_gone(receive: Receive, work: Awaitable[T], departure: Departure | None = None) -> T:
     """What `work` returns; as soon as the client disconnects it is cancelled, and ClientGone is raised.
+
+    A server that has a `departure` to watch spares a task that waits for it in `receive`.
 
     The work runs in the calling task, so its context managers, timeouts and cancel scopes nest as usual,
     and an outer cancellation passes through untouched. The request's body must have been read: what is
@@ -36,6 +65,12 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
 
     try:
         async with asyncio.timeout(None) as connected:
+            if departure is not None and departure.told:
+                departure.watched_by(lambda: connected.reschedule(0.0))
+                try:
+                    return await work
+                finally:
+                    departure.watched_by(None)
             watcher = asyncio.create_task(watch())
             try:
                 return await work

@@ -27,7 +27,7 @@ from maru.auth.principal import Authenticator
 from maru.engine.engine import Engine
 from maru.engine.errors import EngineError
 from maru.http.call import Call
-from maru.http.disconnect import ClientGone, unless_gone
+from maru.http.disconnect import DEPARTURE, ClientGone, unless_gone
 from maru.http.errors import problem_of
 from maru.http.problem import Envelope, Problem, respond
 from maru.http.strict_json import loads
@@ -111,7 +111,8 @@ class Endpoint(APIRoute):
         try:
             rate = await self._let_in(call)
             arguments = await self._arguments(call)
-            reply = await unless_gone(receive, self._route.handler(call, **arguments))
+            work = self._route.handler(call, **arguments)
+            reply = await unless_gone(receive, work, scope.get(DEPARTURE))
             if isinstance(reply, Response):
                 await reply(scope, receive, send)
             else:

@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from maru.http.crowd import Crowd
+from maru.http.disconnect import DEPARTURE, Departure
 from maru.http.wire import BODY_RECEIVED
 
 _HELD_BYTES = 64 * 1024
@@ -76,6 +77,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._overhead = 0
         self._held = bytearray()
+        self._departure = Departure()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -163,6 +165,7 @@ class Connection(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
+            self._departure = self.scope[DEPARTURE] = Departure()  # type: ignore[literal-required]
             self.cycle.transport = self._outlet
             if self._crowd.parting:
                 self.cycle.keep_alive = False
@@ -170,6 +173,8 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self.scope[BODY_RECEIVED] = True  # type: ignore[literal-required]
+        self._departure.told = True
+        self.flow.resume_reading()  # or the end of a connection with a large body would go unnoticed
         if self._phase is _Phase.SURPLUS:
             self._wait(_Phase.IDLE, self._bounds.idle_s)
 
@@ -218,6 +223,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
+        if self._running is not None:
+            _depart(self._running)
         if self._phase is _Phase.FINISHED or self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -370,7 +377,13 @@ def _abandon(cycle: RequestResponseCycle) -> None:
     """Tell the application that this request's client is gone, and drop what it still sends."""
     if not cycle.response_complete:
         cycle.disconnected = True
+        _depart(cycle)
     cycle.message_event.set()
+
+
+def _depart(cycle: RequestResponseCycle) -> None:
+    departure: Departure = cycle.scope[DEPARTURE]  # type: ignore[literal-required]
+    departure.happen()
 
 
 def _announces_body(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from maru.engine.errors import Draining
-from maru.http.disconnect import ClientGone, unless_gone
+from maru.http.disconnect import DEPARTURE, ClientGone, unless_gone
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN = frozenset("\r\n\0")
@@ -93,7 +93,7 @@ class EventStream(Response):
         """Answer with the stream. ClientGone, like any error, is raised only if nothing was sent before."""
         channel = _Channel(send, self._write_timeout_s)
         try:
-            await unless_gone(receive, self._run(channel))
+            await unless_gone(receive, self._run(channel), scope.get(DEPARTURE))
         except ClientGone:
             if not channel.started:
                 raise

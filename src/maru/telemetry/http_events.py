@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from maru.engine.types import CacheState, ModelRef, Request
 
@@ -14,15 +14,13 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _TRACEPARENT = re.compile("[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class HttpStarted:
+class HttpStarted(NamedTuple):
     """A request's head was read. Exactly one `HttpFinished` of the same service follows."""
 
     service: str
 
 
-@dataclass(frozen=True, slots=True)
-class HttpFinished:
+class HttpFinished(NamedTuple):
     """A response was sent whole, or its client left.
 
     `route` is the template as the service declares it ("/items/{id}/embedding", without the prefix it is

@@ -34,6 +34,10 @@ def configure(level: str = "INFO", format: Literal["json", "text"] = "json", fd:
     what they send and receive below that. uvicorn must be started with `log_config=None`; its access log,
     which has raw paths and queries, is silenced for ours.
     """
+    # No line of ours has these, and finding them out costs more than writing it (as Python's logging HOWTO
+    # says under "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     writer = LogWriter(fd)
     writer.setFormatter(JsonLines() if format == "json" else TextLines())
     root = logging.getLogger()

@@ -87,6 +87,7 @@ class ModelMetrics:
         )
         self._running = series.gauge("maru_queue_running_items", "Items at the batcher or the model.", "model")
         self._waiting = series.gauge("maru_queue_waiting_items", "Items waiting for a place.", "model")
+        self._lines: dict[str, QueueChanged] = {}
 
     def request_finished(self, event: RequestFinished) -> None:
         series = self._of(event.ref or _UNRESOLVED)
@@ -117,8 +118,10 @@ class ModelMetrics:
             series.misses.inc(event.misses)
 
     def queue_changed(self, event: QueueChanged) -> None:
-        self._running.child(event.model).set(event.running)
-        self._waiting.child(event.model).set(event.waiting)
+        if event.model not in self._lines:  # a line changes twice a request and is read once a scrape
+            self._running.child(event.model).set_function(lambda: self._lines[event.model].running)
+            self._waiting.child(event.model).set_function(lambda: self._lines[event.model].waiting)
+        self._lines[event.model] = event
 
     def model_changed(self, event: ModelChanged) -> None:
         self._changes.child(event.ref.name, event.change).inc()

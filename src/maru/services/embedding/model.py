@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +29,7 @@ WIDEST = 3
 TINY = 1e-12
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """What is to be embedded, and how.
 
     `content` is text, or the token ids that the model is to see as they are. `task` names a prompt of the
@@ -45,16 +44,14 @@ class Text:
     truncate: bool = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Embedding:
+class Embedding(NamedTuple):
     """A vector, read-only float32, and how many tokens it stands for."""
 
     vector: Vectors
     tokens: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tokens:
+class Tokens(NamedTuple):
     """A text made ready: its ids, how many at the start are not pooled, and the vector that is wanted."""
 
     ids: list[int]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from maru.engine.engine import Engine
 from maru.engine.errors import EngineError, ModelNotFound
-from maru.engine.manager import Lease, Resident
+from maru.engine.manager import Lease
+from maru.engine.memory import Resident
 from maru.engine.model import ModelSpec
 from maru.engine.types import Limits, Result
 from maru.http.call import Call
