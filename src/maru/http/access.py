@@ -45,6 +45,7 @@ class Access:
             await self._app(scope, receive, counting)
         finally:
             call = calls[0] if calls else None
+            calls.clear()  # a call has its scope: together they would wait for the garbage collector
             self._finish(scope, call, status, sent, time.monotonic() - started)
 
     def _finish(self, scope: Scope, call: Call | None, status: int, sent: int, seconds: float) -> None:
