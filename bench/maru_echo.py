@@ -116,7 +116,7 @@ def main() -> None:
             await engine.close()
 
         health = Health(engine, (name,), telemetry.metrics.render)
-        service = Service("bench", "Bench", __version__, "", 0, "bench", detail, Problem)
+        service = Service("bench", "Bench", __version__, "", 0, detail, Problem)
         routes = [*Routes(name).routes(), *health.routes()]
         app = ServiceApp(service, routes, engine=engine, report=telemetry.http, lifespan=opened)
         code = serve(

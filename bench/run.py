@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
-PARTS = ("prepare", "prove", "engine", "overload", "embedding")
-TAKES_QUICK = {"engine", "overload", "embedding"}
+PARTS = ("prepare", "prove", "engine", "overload", "embedding", "forecast", "reload")
+TAKES_QUICK = {"engine", "overload", "embedding", "forecast", "reload"}
 
 
 def main() -> None:

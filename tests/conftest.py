@@ -96,6 +96,13 @@ def running(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
         process.wait()
 
 
+def maru(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """One `maru` command, to its end."""
+    environment = {"PATH": os.environ["PATH"], "MARU_HOME": str(home), "COLUMNS": "200", **settings}
+    command = [sys.executable, "-c", "from maru.cli import main; main()", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=home, timeout=120)
+
+
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose model graphs are built once, for servers that need not show that they build them."""

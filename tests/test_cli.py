@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tests.conftest import SECRET, running
-
-
-def maru(home, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "MARU_HOME": str(home), "COLUMNS": "200", **settings}
-    command = [sys.executable, "-c", "from maru.cli import main; main()", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=home, timeout=60)
+from tests.conftest import SECRET, maru, running
 
 
 @pytest.mark.parametrize("command", [("up",), ("serve", "embedding")])
@@ -87,7 +79,6 @@ def test_an_unknown_service(tmp_path) -> None:
 
 
 def test_up_shows_a_key_once_and_a_request_that_works(tmp_path, embedding) -> None:
-    import shlex
     import shutil
 
     shutil.copytree(embedding.home / "cache", tmp_path / "cache")
@@ -95,17 +86,21 @@ def test_up_shows_a_key_once_and_a_request_that_works(tmp_path, embedding) -> No
         server.wait()
         wait_for(server, "curl ")
         shown = server.log()
-        assert shown.count("maru_") == 1
-        (line,) = [line for line in shown.splitlines() if line.startswith("curl ")]
-        answer = subprocess.run([*shlex.split(line), "-fsS"], capture_output=True, text=True)
-        assert json.loads(answer.stdout)["dimension"] == 384, answer.stderr
+        assert shown.count("maru_") == 2, "once by itself, and once in a request to paste"
+        embed, predict = [line for line in shown.splitlines() if line.startswith("curl ")]
+        assert json.loads(pasted(embed))["dimension"] == 384
+        assert json.loads(pasted(predict))["model_version"] == "1"
         page = subprocess.run(["curl", "-fsS", server.url + "/"], capture_output=True, text=True).stdout
         assert "embedding/docs" in page
         assert server.stop() == 0
     with running(tmp_path, "up", SUPABASE_JWT_SECRET="") as server:
         server.wait()
-        wait_for(server, "curl ", times=2)
-        assert server.log().count("maru_") == 1
+        wait_for(server, "curl ", times=3)
+        assert server.log().count("maru_") == 2
+
+
+def pasted(line: str) -> str:
+    return subprocess.run(["sh", "-c", f"{line} -fsS"], capture_output=True, text=True, check=True).stdout
 
 
 def wait_for(server, words: str, times: int = 1) -> None:

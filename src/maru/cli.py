@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from maru import __version__
+from maru.commands import keys, models, train
+from maru.commands.screen import fail, screen
 from maru.settings import ConfigurationError, Settings
 
 app = typer.Typer(
@@ -21,11 +19,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # it shows the values of variables
     help="One serving engine under every model.",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="API keys: made once, shown once, stored hashed.")
-models_app = typer.Typer(no_args_is_help=True, help="Models on this machine.")
-app.add_typer(keys_app, name="keys")
-app.add_typer(models_app, name="models")
-screen = Console(stderr=True, highlight=False)
+app.add_typer(keys.app, name="keys")
+app.add_typer(models.app, name="models")
+app.add_typer(train.app, name="train")
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine without credentials.")]
@@ -42,12 +38,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    screen.print(f"maru: {message}", style="bold red", soft_wrap=True)
-    raise SystemExit(2)
+        fail(str(error))
 
 
 @app.command()
@@ -64,7 +55,7 @@ def up(
 
 @app.command()
 def serve(
-    service: Annotated[str, typer.Argument(help="The service: embedding.")],
+    service: Annotated[str, typer.Argument(help="The service: embedding, forecast.")],
     host: Host = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Default: its document's own.")] = None,
     insecure: Insecure = False,
@@ -74,7 +65,7 @@ def serve(
     from maru.serving import Serving
 
     if service not in SERVICES:
-        _fail(f"no service is called {service}; there are: {', '.join(SERVICES)}")
+        fail(f"no service is called {service}; there are: {', '.join(SERVICES)}")
     raise SystemExit(Serving(Settings.read(), screen).alone(service, host, port, insecure=insecure))
 
 
@@ -94,86 +85,7 @@ def token(
     try:
         print(issue(known, sub, life * 3600, issuer=issuer))  # noqa: T201
     except ValueError as error:
-        _fail(str(error))
-
-
-@keys_app.command("create")
-def create_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is. Keys of one name share limits and results.")],
-    scope: Annotated[list[str] | None, typer.Option(help="A service it may use, repeatable. Default: all.")] = None,
-    days: Annotated[float | None, typer.Option(help="Days until it expires; default: never.")] = None,
-    weight: Annotated[float, typer.Option(help="Its share of a busy model beside other callers.")] = 1.0,
-) -> None:
-    """Make a key and print it. It is not stored and can't be shown again."""
-    from maru.app import open_keys
-    from maru.auth.keys import EVERYTHING, mint
-
-    life = timedelta(days=days) if days is not None else None
-    try:
-        everything = frozenset({EVERYTHING})
-        minted = mint(open_keys(Settings.read()), name, scope or everything, by=everything, weight=weight, life=life)
-    except ValueError as error:
-        _fail(str(error))
-    print(minted.key)  # noqa: T201
-
-
-@keys_app.command("list")
-def list_keys(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """The keys that were made, without their secrets."""
-    from maru.app import open_keys
-
-    rows = [_key_row(key) for key in open_keys(Settings.read()).all()]
-    if as_json:
-        print(json.dumps(rows))  # noqa: T201
-        return
-    table = Table("id", "name", "scopes", "created", "expires", "revoked", "last used", box=None)
-    for row in rows:
-        table.add_row(*(str(value or "") for value in row.values()))
-    Console().print(table)
-
-
-def _key_row(key: Any) -> dict[str, str | None]:
-    def when(moment: Any) -> str | None:
-        return moment.isoformat(timespec="seconds") if moment else None
-
-    return {
-        "id": key.public_id,
-        "name": key.name,
-        "scopes": " ".join(sorted(key.scopes)),
-        "created": when(key.created),
-        "expires": when(key.expires),
-        "revoked": when(key.revoked),
-        "last_used": when(key.last_used),
-    }
-
-
-@keys_app.command("revoke")
-def revoke_key(public_id: Annotated[str, typer.Argument(help="The id, as `maru keys list` shows it.")]) -> None:
-    """Refuse a key from now on, within five seconds in every process."""
-    from maru.app import open_keys
-    from maru.auth.keyring import utc_now
-
-    if not open_keys(Settings.read()).revoke(public_id, utc_now()):
-        _fail(f"there is no key {public_id}, or it was revoked before")
-
-
-@models_app.command("pull")
-def pull(
-    model: Annotated[str, typer.Argument(help="A repository on the hub, such as google/embeddinggemma-300m.")],
-) -> None:
-    """Fetch a model, so that the first start need not."""
-    from maru.engine.errors import ModelLoadFailed
-    from maru.runtimes.locate import locate
-
-    settings = Settings.read()
-    try:
-        with screen.status(f"fetching {model}"):
-            folder = locate(
-                model, settings.maru_home / "models", token=settings.hf_token, endpoint=settings.hf_endpoint
-            )
-    except ModelLoadFailed as error:
-        _fail(str(error))
-    print(folder)  # noqa: T201
+        fail(str(error))
 
 
 @app.command()

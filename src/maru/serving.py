@@ -11,13 +11,15 @@ from contextlib import closing
 from rich.console import Console
 from starlette.types import ASGIApp
 
-from maru.app import SERVICES, Platform, alone, open_keys, together
+from maru import examples
+from maru.app import SERVICES, alone, together
 from maru.auth.development import development_secret
 from maru.auth.keys import EVERYTHING, mint
 from maru.auth.secrets import check_secret
 from maru.auth.token import issue
 from maru.http.crowd import Bounds
 from maru.http.server import serve
+from maru.platform import Plan, Platform, open_keys
 from maru.settings import ConfigurationError, Settings
 from maru.telemetry.logs import configure
 
@@ -31,26 +33,31 @@ class Serving:
         self._settings = settings
         self._screen = screen
         self._began = time.monotonic()
+        self._key: str | None = None
+        """The key that was made for this start."""
 
     def up(self, host: str, port: int, *, insecure: bool = False) -> int:
         """Serve everything on one port until told to stop; the exit status."""
-        self._check(host, insecure)
+        plans = list(SERVICES.values())
+        self._check(host, insecure, tokens=True)  # a key for what they don't open is made below
         self._first_key()
-        return self._run(list(SERVICES), together, host, port, lambda name: f"/{name}")
+        return self._run(plans, together, host, port, lambda name: f"/{name}")
 
     def alone(self, service: str, host: str, port: int | None, *, insecure: bool = False) -> int:
         """Serve one service at the root path until told to stop; the exit status."""
-        self._check(host, insecure)
-        return self._run([service], alone, host, port or SERVICES[service].service.port, lambda _: "")
+        plan = SERVICES[service]
+        self._check(host, insecure, tokens=plan.takes_tokens)
+        return self._run([plan], alone, host, port or plan.service.port, lambda _: "")
 
-    def _check(self, host: str, insecure: bool) -> None:
-        """Listening beyond this machine needs credentials that somebody chose."""
+    def _check(self, host: str, insecure: bool, *, tokens: bool) -> None:
+        """Listening beyond this machine needs credentials that somebody chose. `tokens`: access tokens will do."""
         if insecure or _is_loopback(host):
             return
         s = self._settings
-        if not (s.supabase_jwt_secret or s.supabase_url or s.api_keys or open_keys(s).all()):
+        if not ((tokens and (s.supabase_jwt_secret or s.supabase_url)) or s.api_keys or open_keys(s).all()):
+            which = "SUPABASE_JWT_SECRET, SUPABASE_URL or API_KEYS" if tokens else "API_KEYS"
             raise ConfigurationError(
-                f"refusing to listen on {host} without credentials: set SUPABASE_JWT_SECRET, SUPABASE_URL or API_KEYS, "
+                f"refusing to listen on {host} without credentials: set {which}, "
                 "or make a key with `maru keys create`; --insecure listens all the same"
             )
         if s.supabase_jwt_secret:
@@ -65,10 +72,11 @@ class Serving:
             minted = mint(keys, "development", (EVERYTHING,), by=frozenset({EVERYTHING}))
             self._screen.print("A development API key, shown this once (only its hash is kept):")
             self._screen.print(f"  {minted.key}\n", soft_wrap=True)
+            self._key = minted.key
 
     def _run(
         self,
-        names: list[str],
+        plans: list[Plan],
         mount: Callable[[Platform], ASGIApp],
         host: str,
         port: int,
@@ -77,7 +85,7 @@ class Serving:
         settings = self._settings
         format = settings.log_format or ("text" if sys.stdout.isatty() else "json")
         with closing(configure("DEBUG" if settings.debug else "INFO", format)) as writer:
-            platform = Platform(settings, names, writer)
+            platform = Platform(settings, plans, writer)
             base = f"http://{'localhost' if _is_loopback(host) else host}:{port}"
             with self._screen.status("loading models") as status:
                 platform.when_loaded(status.stop)
@@ -100,22 +108,21 @@ class Serving:
         for name, room in platform.rooms.items():
             at = base + path_of(name)
             say(f"  {room.service.title:<16} {at}  (documentation: {at}/docs)", soft_wrap=True)
-        example = self._example(platform)
-        if "embedding" in platform.rooms and example:
-            at = base + path_of("embedding")
-            say("\nTry it:\n", soft_wrap=True)
-            say(
-                f"curl {at}/embed -H 'Authorization: Bearer {example}' "
-                "-H 'Content-Type: application/json' -d '{\"text\": \"안녕하세요, 반갑습니다!\"}'\n",
-                soft_wrap=True,
-                markup=False,
-            )
+        if requests := self._examples(platform, base, path_of):
+            say("\nTry it:\n")
+            for request in requests:
+                say(request + "\n", soft_wrap=True, markup=False)
 
-    def _example(self, platform: Platform) -> str | None:
-        """A token that works now, on a server that has no project of its own to issue them."""
-        if self._settings.supabase_jwt_secret or self._settings.supabase_url:
-            return None
-        return issue(development_secret(self._settings.maru_home), "developer", EXAMPLE_TOKEN_S)
+    def _examples(self, platform: Platform, base: str, path_of: Callable[[str], str]) -> list[str]:
+        """A request to each service whose credentials are known here, and work now."""
+        settings, requests = self._settings, []
+        if "embedding" in platform.rooms and not (settings.supabase_jwt_secret or settings.supabase_url):
+            token = issue(development_secret(settings.maru_home), "developer", EXAMPLE_TOKEN_S)
+            requests.append(examples.embedding(base + path_of("embedding"), token))
+        if (room := platform.rooms.get("forecast")) and (self._key or room.app.authenticator is None):
+            shape = (settings.seq_len_required, settings.n_features_required)
+            requests.append(examples.forecast(base + path_of("forecast"), self._key, *shape))
+        return requests
 
 
 def _is_loopback(host: str) -> bool:

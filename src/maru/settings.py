@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from maru.auth.secrets import check_secret
+from maru.http.addresses import AllowedHosts
+from maru.http.standard_webhooks import key_of
 
 Names = Annotated[frozenset[str], NoDecode, BeforeValidator(lambda given: _names(given))]
 
@@ -60,6 +62,10 @@ class Settings(BaseSettings):
     max_connections: int = Field(1024, ge=1, description="Open connections.")
     otel_exporter_otlp_endpoint: OptionalText = Field(None, description="Where traces are sent (OTLP over HTTP).")
 
+    allowed_fetch_hosts: Names = Field(
+        frozenset(), description="Hosts (`name` or `name:port`) that callers' URLs may name though they are not public."
+    )
+
     # Embedding (document 003)
     model_name: OptionalText = Field(
         None,
@@ -76,6 +82,47 @@ class Settings(BaseSettings):
     supabase_url: OptionalText = Field(None, description="The project whose published keys verify access tokens.")
     supabase_anon_key: OptionalText = Field(None, description="Taken for the document's sake; not used.", repr=False)
     rate_limit_per_min: int = Field(10, ge=0, description="Requests a minute for each user; 0: no limit.")
+
+    # Forecast (document 001)
+    mlflow_tracking_uri: OptionalText = Field(
+        None, description="The MLflow server or its database; default: a registry in MARU_HOME.", repr=False
+    )
+    mlflow_tracking_token: OptionalText = Field(None, description="The MLflow server's bearer token.", repr=False)
+    mlflow_tracking_username: OptionalText = Field(None, description="Or a name for it.", repr=False)
+    mlflow_tracking_password: OptionalText = Field(None, description="And its password.", repr=False)
+    registered_model_name: str = Field(
+        "BTC_LSTM_Production", min_length=1, pattern=r"^[^@/:]+$", description="The model's name in the registry."
+    )
+    model_alias: str = Field("staging", min_length=1, description="The alias whose version is served.")
+    model_alias_poll_s: float = Field(
+        0.0, ge=0, le=86_400, description="Seconds between looks at whether the alias has moved; 0: never."
+    )
+    seq_len_required: int = Field(12, ge=1, le=4096, description="Steps in a window.")
+    n_features_required: int = Field(18, ge=1, le=4096, description="Features in a step.")
+    allow_pickled_models: bool = Field(
+        False, description="Run models that are not ONNX, which are programs, in a process of their own."
+    )
+    forecast_python: OptionalText = Field(
+        None, description="The Python for those, with mlflow and what they need; default: this one."
+    )
+    callback_secret: OptionalText = Field(None, description="Signs callbacks (Standard Webhooks).", repr=False)
+    mlflow_webhook_secret: OptionalText = Field(
+        None, description="Verifies MLflow's webhooks at `/hooks/mlflow`, which is not there without it.", repr=False
+    )
+
+    @field_validator("callback_secret", "mlflow_webhook_secret")
+    @classmethod
+    def _a_webhook_secret(cls, value: str | None, info: Any) -> str | None:
+        if value is not None:
+            check_secret(info.field_name.upper(), value, least=16)
+            key_of(value)
+        return value
+
+    @field_validator("allowed_fetch_hosts")
+    @classmethod
+    def _hosts(cls, value: frozenset[str]) -> frozenset[str]:
+        AllowedHosts(value)
+        return value
 
     @field_validator("hf_token", "supabase_anon_key", "supabase_url")
     @classmethod

@@ -8,11 +8,13 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
-from maru.http.fetch import Fetched, Fetcher, FetchFailed, UrlRefused
+from maru.http.fetch import Fetched, Fetcher, FetchFailed, Posted, UrlRefused
 
 from .fetch_world import PUBLIC, Names, Server, answer, drip, loop, ok, on_each_loop, serving, to
 
@@ -48,7 +50,7 @@ async def test_post_sends_the_body_and_tells_the_status() -> None:
     loop().routes[80] = listening.sockets[0].getsockname()
     headers = {"Content-Type": "application/json", "webhook-id": "m1"}
     async with listening, Fetcher((), resolver=Names()) as fetcher:
-        assert await fetcher.post("http://hook.example/in", body, headers) == 202
+        assert await fetcher.post("http://hook.example/in", body, headers) == Posted(202)
         head, sent = await received
     assert sent == body
     assert head.startswith(b"POST /in HTTP/1.1\r\n")
@@ -67,9 +69,38 @@ async def test_a_header_that_would_forge_another_is_not_sent() -> None:
 async def test_post_follows_no_redirect() -> None:
     server = Server({"/": to("http://b.example/"), "/307": to("/", "307 Temporary Redirect")})
     async with serving(server), Fetcher((), resolver=Names()) as fetcher:
-        assert await fetcher.post("http://a.example/", b"x", {}) == 302
-        assert await fetcher.post("http://a.example/307", b"x", {}) == 307
+        assert await fetcher.post("http://a.example/", b"x", {}) == Posted(302)
+        assert await fetcher.post("http://a.example/307", b"x", {}) == Posted(307)
     assert len(server.requests) == 2
+
+
+@on_each_loop
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("120", 120, 120),
+        (" 7 ", 7, 7),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=10), usegmt=True), 35_000, 36_000),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("9" * 400, 999_999_999, 999_999_999),
+    ],
+)
+async def test_post_tells_how_long_to_wait(said: str, least: float, most: float) -> None:
+    server = Server({"/": answer("503 Busy", b"", f"Retry-After: {said}")})
+    async with serving(server), Fetcher((), resolver=Names()) as fetcher:
+        posted = await fetcher.post("http://a.example/", b"x", {})
+    assert posted.status == 503 and posted.retry_after_s is not None
+    assert least <= posted.retry_after_s <= most
+
+
+@on_each_loop
+@pytest.mark.parametrize(
+    "said", ["", "-1", "soon", "1.5", "Wed, 99 Oct 2015", "Wed, 21 Oct 99999999999 07:28:00 GMT", "\xff"]
+)
+async def test_a_retry_after_that_says_nothing(said: str) -> None:
+    server = Server({"/": answer("503 Busy", b"", f"Retry-After: {said}")})
+    async with serving(server), Fetcher((), resolver=Names()) as fetcher:
+        assert await fetcher.post("http://a.example/", b"x", {}) == Posted(503)
 
 
 @on_each_loop

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from maru.http import addresses, fetch
 from maru.http.addresses import AllowedHosts, is_public, parse_url
-from maru.http.fetch import Fetcher, FetchError, FetchFailed, UrlRefused
+from maru.http.fetch import Fetcher, FetchError, FetchFailed, Posted, UrlRefused
 
 from .ssrf_corpus import CONFUSING, MISSED_BY_IS_PRIVATE, NONSENSE, PUBLIC, SPELLINGS, V4, V6
 
@@ -225,7 +225,7 @@ def test_a_port_is_open_only_where_it_was_opened(connects: list[str]) -> None:
                 hosts += ["[::1]", "[0:0::1]"] if "::1" in sentinel.addresses else []
                 for host in hosts:
                     assert (await fetcher.get(f"HTTP://{host}:{port}/")).body == b"secret"
-                    assert await fetcher.post(f"http://{host}:{port}", b"x", {}) == 200
+                    assert await fetcher.post(f"http://{host}:{port}", b"x", {}) == Posted(200)
                 assert sentinel.visits == len(connects) == 2 * len(hosts)
                 for refused in (
                     f"http://web.example:{port}/",

@@ -194,6 +194,7 @@ def known() -> dict[str, set[str]]:
     telemetry = Telemetry("0.1.0", [EMBED], writer=None)
     for event in road(ModelRef("m", "1", "")):
         telemetry.engine(event)
+    telemetry.metrics.callback("kept")
     telemetry.http(HttpStarted("embedding"))
     telemetry.http(finished(status=500))
     series: dict[str, set[str]] = {"up": set(), "maru_log_lines_dropped_total": set()}

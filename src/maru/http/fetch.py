@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Self
 from urllib.parse import urljoin
 
@@ -56,6 +58,14 @@ class Fetched:
     body: bytes
     content_type: str
     final_host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """How a POST was answered. `retry_after_s` is how long the host asks to be left alone, if it says so."""
+
+    status: int
+    retry_after_s: float | None = None
 
 
 class Fetcher:
@@ -116,11 +126,11 @@ class Fetcher:
                         raise FetchFailed(f"{target.raw_host}: status {response.status}")
             raise FetchFailed(f"{target.raw_host}: more than {self._max_redirects} redirects")
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """The status with which `url` answered a POST of `body`. Redirects are not followed, nor is the
-        answer's body read. Raises UrlRefused or FetchFailed; after the latter the host may have got it."""
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
+        """How `url` answered a POST of `body`. Redirects are not followed, nor is the answer's body read.
+        Raises UrlRefused or FetchFailed; after the latter the host may have got it."""
         async with self._turn(), self._exchange("POST", _parse(url), headers, body) as response:
-            return response.status
+            return Posted(response.status, _seconds(response.headers.get("Retry-After", "")))
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -246,6 +256,18 @@ async def _body(response: aiohttp.ClientResponse, limit: int) -> bytes:
         if len(body) > limit:
             raise too_large
     return bytes(body)
+
+
+def _seconds(retry_after: str) -> float | None:
+    """What Retry-After says (RFC 9110, 10.2.3), as seconds from now; None where it says nothing."""
+    given = retry_after.strip()
+    if given.isascii() and given.isdecimal():
+        return float(given[:9])
+    try:
+        moment = parsedate_to_datetime(given)
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _kind(error: BaseException) -> str:

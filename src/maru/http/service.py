@@ -34,17 +34,17 @@ WITH_BODY = (415,)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a service says of itself. `metric_prefix` is the document's own, as in `embed_requests_total`, which
-    counts the requests to the routes that are `documented`."""
+    """What a service says of itself. `metric_prefix` is the document's own where it has one, as in
+    `embed_requests_total`, which counts the requests to the routes that are `documented`."""
 
     name: str
     title: str
     version: str
     description: str
     port: int
-    metric_prefix: str
     envelope: Envelope
     problem_schema: type[BaseModel]
+    metric_prefix: str | None = None
     documented: tuple[str, ...] = ()
     invalid_status: int = 422
     max_body_bytes: int = 256 * 1024

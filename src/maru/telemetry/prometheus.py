@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -67,6 +67,9 @@ class Metrics:
         self._documents = DocumentMetrics(budget, documented)
         self._models = ModelMetrics(budget)
         self._http = HttpMetrics(budget)
+        self._callbacks = budget.counter(
+            "maru_callbacks", "Callbacks that were delivered, kept for another try, and given up.", "result"
+        )
         self._takers: dict[type, Callable[[Any], None]] = {
             RequestFinished: self._models.request_finished,
             BatchComputed: self._models.batch_computed,
@@ -85,6 +88,10 @@ class Metrics:
         else:
             self._http.finished(event)
             self._documents.finished(event)
+
+    def callback(self, result: Literal["delivered", "kept", "given_up"]) -> None:
+        """What became of one try of a callback."""
+        self._callbacks.child(result).inc()
 
     def render(self, accept: str | None) -> tuple[bytes, str]:
         """The metrics and their content type: OpenMetrics where `accept` names it, Prometheus text otherwise.

@@ -1,0 +1,121 @@
+"""`maru models`: what is on this machine, and what the registry holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from maru.commands.screen import fail, screen
+from maru.settings import Settings
+
+if TYPE_CHECKING:
+    from maru.runtimes.registry.types import RegisteredVersion, Registry
+
+app = typer.Typer(no_args_is_help=True, help="Models: fetched from the hub, and in the MLflow registry.")
+
+T = TypeVar("T")
+Name = Annotated[str, typer.Argument(help="The registered model.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@app.command()
+def pull(
+    model: Annotated[str, typer.Argument(help="A repository on the hub, such as google/embeddinggemma-300m.")],
+) -> None:
+    """Fetch a model, so that the first start need not."""
+    from maru.engine.errors import ModelLoadFailed
+    from maru.runtimes.locate import locate
+
+    settings = Settings.read()
+    try:
+        with screen.status(f"fetching {model}"):
+            folder = locate(
+                model, settings.maru_home / "models", token=settings.hf_token, endpoint=settings.hf_endpoint
+            )
+    except ModelLoadFailed as error:
+        fail(str(error))
+    print(folder)  # noqa: T201
+
+
+@app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """The registered models, and where their aliases point."""
+    models = _ask(lambda registry: registry.models())
+    if as_json:
+        print(json.dumps([{"name": model.name, "aliases": dict(model.aliases)} for model in models]))  # noqa: T201
+        return
+    table = Table("model", "aliases", "registered", box=None)
+    for model in models:
+        aliases = ", ".join(f"{alias} → {version}" for alias, version in sorted(model.aliases.items()))
+        table.add_row(model.name, aliases, _when(model.created))
+    Console().print(table)
+
+
+@app.command()
+def show(name: Name, as_json: AsJson = False) -> None:
+    """The versions of a model, newest first, with what was measured of each."""
+    versions = _ask(lambda registry: registry.versions(name))
+    if as_json:
+        print(json.dumps([asdict(version) for version in versions]))  # noqa: T201
+        return
+    table = Table("version", "aliases", "registered", "measured", box=None)
+    for version in versions:
+        measured = ", ".join(f"{metric} {value:.4g}" for metric, value in sorted(version.metrics.items()))
+        table.add_row(version.version, ", ".join(version.aliases), _when(version.created), measured)
+    Console().print(table)
+
+
+@app.command()
+def alias(
+    name: Name,
+    alias: Annotated[str, typer.Argument(help="Such as staging.")],
+    version: Annotated[str, typer.Argument(help="The version it is to point to.")],
+) -> None:
+    """Point an alias at a version. Servers that follow it swap to that version without dropping a request."""
+    _ask(lambda registry: registry.set_alias(name, alias, version))
+    print(f"{name}@{alias} → {version}")  # noqa: T201
+
+
+@app.command()
+def promote(
+    name: Name,
+    source: Annotated[str, typer.Option("--from", help="The alias of the version that proved itself.")] = "staging",
+    target: Annotated[str, typer.Option("--to", help="The alias that is to point to it, too.")] = "Production",
+) -> None:
+    """Point one alias at the version that another points to."""
+
+    async def promoted(registry: Registry) -> RegisteredVersion:
+        version = await registry.resolve(name, source)
+        await registry.set_alias(name, target, version.version)
+        return version
+
+    version = _ask(promoted)
+    print(f"{name}@{target} → {version.version}")  # noqa: T201
+
+
+def _ask(question: Callable[[Registry], Awaitable[T]]) -> T:
+    """What the configured registry answers; its refusal is the command's one line."""
+    from maru.app import registry_of
+    from maru.runtimes.registry.types import RegistryError
+
+    async def answer() -> T:
+        async with aclosing(registry_of(Settings.read())) as registry:
+            return await question(registry)
+
+    try:
+        return asyncio.run(answer())
+    except RegistryError as error:
+        fail(str(error))
+
+
+def _when(seconds: float | None) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else ""

@@ -1,0 +1,21 @@
+"""Requests to paste into a shell, for the person who has just started a server."""
+
+from __future__ import annotations
+
+_JSON = "-H 'Content-Type: application/json'"
+
+
+def embedding(at: str, token: str) -> str:
+    """One text to its vector."""
+    return f'curl {at}/embed {_bearer(token)}{_JSON} -d \'{{"text": "안녕하세요, 반갑습니다!"}}\''
+
+
+def forecast(at: str, key: str | None, seq_len: int, n_features: int) -> str:
+    """A market that goes nowhere to its next close. `key` None where none is needed."""
+    row = ",".join((["60000"] * 4 + ["12.5"] + ["0"] * n_features)[:n_features])
+    rows = f"$(printf '[{row}],%.0s' $(seq {seq_len}) | sed 's/,$//')"
+    return f'curl {at}/predict {_bearer(key)}{_JSON} -d "{{\\"X\\": [{rows}]}}"'
+
+
+def _bearer(credential: str | None) -> str:
+    return f"-H 'Authorization: Bearer {credential}' " if credential else ""

@@ -1,0 +1,1 @@
+"""Forecasts by the model that a registry names (document 001)."""
