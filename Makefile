@@ -39,4 +39,4 @@ bench: setup
 	$(BIN)/python -m bench.run
 
 clean:
-	rm -rf $(VENV) .venv-reference .venv-mlflow .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
