@@ -1,0 +1,1 @@
+"""Document 002: recommendations for a session."""
