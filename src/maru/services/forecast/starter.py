@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from maru.runtimes.registry.publish import publish, registered
+from maru.runtimes.registry.publish import registered
 from maru.services.forecast.training.bundle import Bundle, starter
 
 log = logging.getLogger(__name__)
@@ -17,17 +17,5 @@ def plant(registry: Path, name: str, alias: str) -> None:
     folder = starter()
     if folder is None or registered(registry, name):
         return
-    bundle = Bundle.read(folder)
-    version = publish(
-        registry,
-        name,
-        bundle.onnx,
-        seq_len=bundle.metadata["seq_len"],
-        n_features=bundle.metadata["n_features"],
-        metadata=bundle.metadata,
-        params=bundle.params,
-        metrics=bundle.metrics,
-        experiment=name,
-        alias=alias,
-    )
+    version = Bundle.read(folder).register(registry, name, alias)
     log.info("the starter model is registered", extra={"fields": {"model": f"{name}@{version.version}"}})

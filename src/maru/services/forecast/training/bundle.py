@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import maru
+from maru.runtimes.registry.publish import publish
+from maru.runtimes.registry.types import RegisteredVersion
 
 MODEL, METADATA, REPORT = "model.onnx", "metadata.json", "report.md"
 
@@ -46,6 +48,22 @@ class Bundle:
         (folder / MODEL).write_bytes(self.onnx)
         (folder / METADATA).write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", "utf-8")
         (folder / REPORT).write_text(report, "utf-8")
+
+    def register(self, registry: str | Path, name: str, alias: str | None) -> RegisteredVersion:
+        """Make it the next version of `name` in the registry (a folder, or an MLflow URI), and point `alias` at it.
+        Blocks for some seconds. RegistryError."""
+        return publish(
+            registry,
+            name,
+            self.onnx,
+            seq_len=self.metadata["seq_len"],
+            n_features=self.metadata["n_features"],
+            metadata=self.metadata,
+            params=self.params,
+            metrics=self.metrics,
+            experiment=name,
+            alias=alias,
+        )
 
     @classmethod
     def read(cls, folder: Path) -> Bundle:

@@ -84,23 +84,11 @@ def _register(
     screen: Console, trained: TrainedForecaster, home: Path, tracking_uri: str | None, name: str, alias: str | None
 ) -> int:
     from maru.runtimes.registry.open import embedded
-    from maru.runtimes.registry.publish import publish
     from maru.runtimes.registry.types import RegistryError
 
     try:
         with screen.status("registering"):
-            version = publish(
-                tracking_uri or embedded(home),
-                name,
-                trained.onnx,
-                seq_len=trained.metadata["seq_len"],
-                n_features=trained.metadata["n_features"],
-                metadata=trained.metadata,
-                params=trained.params,
-                metrics=trained.metrics,
-                experiment=name,
-                alias=alias,
-            )
+            version = trained.register(tracking_uri or embedded(home), name, alias)
     except RegistryError as error:
         return _failed(screen, str(error))
     told = f"registered as version {version.version} of {name}" + (f", now {alias}" if alias else "")
