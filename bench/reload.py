@@ -159,14 +159,15 @@ def hanging(contender: Contender, rate: float, seconds: float) -> dict[str, Any]
             body = orjson.dumps({"X": WINDOW, **more}).decode()
             command = [
                 sys.executable, "-m", "bench.load", f"http://127.0.0.1:{server.port}/predict", "--body", body,
-                "--header", "Content-Type: application/json", "--rate", str(rate), "--poisson",
-                "--seconds", str(seconds + 2),
+                "--rate", str(rate), "--poisson", "--seconds", str(seconds + 2),
             ]  # fmt: skip
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as others:
                 time.sleep(1.0)
                 results[name] = load(server, plan, check).to_json()
                 said, _ = others.communicate(timeout=120)
-            results[f"others_{name}"] = orjson.loads(said)
+            results[f"others_{name}"] = beside = orjson.loads(said)
+            if set(beside["statuses"]) != {"200"}:
+                raise AssertionError(f"{name}: the others were answered {beside['statuses']}")
         return results
 
 
