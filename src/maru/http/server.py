@@ -22,10 +22,6 @@ from maru.http.protocol import Connection
 _PARTING_S = 1.0
 """How long streams and requests that are cut short have to send their last words."""
 
-_SWITCH_S = 0.0005
-"""How long a thread may hold the interpreter while the event loop waits for it. As Python comes it is ten times that,
-and every request would wait so long whenever a model is loaded or a batch prepared beside it."""
-
 _SPARE_FILES = 64
 """File descriptors kept for everything that is not a client's connection."""
 
@@ -43,7 +39,6 @@ def serve(
     The exit status: 0 when every accepted request was answered, 1 when some were cut off. A failed start
     raises SystemExit.
     """
-    sys.setswitchinterval(_SWITCH_S)
     server = Server(app, host, port, **options)
     listener = server.config.bind_socket() if fd is None else socket.socket(fileno=fd)
     server.run([listener])
