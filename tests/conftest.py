@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+COMPILED = Path(tempfile.gettempdir()) / "maru-tests-compiled"
+"""Machine code of the numeric loops, kept from run to run: it takes half a minute to make."""
+
+
+def keep_compiled(home: Path) -> None:
+    """Let a home have the machine code that other tests made."""
+    (home / "cache").mkdir(parents=True, exist_ok=True)
+    COMPILED.mkdir(exist_ok=True)
+    if not (home / "cache" / "numba").exists():
+        (home / "cache" / "numba").symlink_to(COMPILED)
 
 
 class Server:
@@ -79,10 +92,16 @@ class Server:
 def running(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
     """A `maru` with these arguments and settings; its state and its output are in `folder`."""
     port = free_port()
-    own = {"MARU_HOME": str(folder), "SUPABASE_JWT_SECRET": SECRET, "RATE_LIMIT_PER_MIN": "0", "DRAIN_DELAY_S": "0"}
+    own = {
+        "MARU_HOME": str(folder),
+        "SUPABASE_JWT_SECRET": SECRET,
+        "RATE_LIMIT_PER_MIN": "0",
+        "DRAIN_DELAY_S": "0",
+        "RECOMMEND_STARTER_EVENTS": "5000",
+    }
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     output = folder / "output.log"
-    folder.mkdir(parents=True, exist_ok=True)
+    keep_compiled(folder)
     with output.open("ab") as sink:
         process = subprocess.Popen(
             [sys.executable, "-c", "from maru.cli import main; main()", *arguments, "--port", str(port)],

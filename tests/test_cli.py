@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from tests.conftest import SECRET, maru, running
@@ -78,25 +79,29 @@ def test_an_unknown_service(tmp_path) -> None:
     assert run.returncode == 2 and "embedding" in run.stderr
 
 
-def test_up_shows_a_key_once_and_a_request_that_works(tmp_path, embedding) -> None:
+def test_up_shows_a_key_once_and_requests_that_work(tmp_path, embedding) -> None:
     import shutil
+
+    from maru.app import SERVICES
 
     shutil.copytree(embedding.home / "cache", tmp_path / "cache")
     with running(tmp_path, "up", SUPABASE_JWT_SECRET="") as server:
-        server.wait()
-        wait_for(server, "curl ")
+        server.wait(timeout_s=120)
+        wait_for(server, "curl ", times=len(SERVICES))
         shown = server.log()
-        assert shown.count("maru_") == 2, "once by itself, and once in a request to paste"
-        embed, predict = [line for line in shown.splitlines() if line.startswith("curl ")]
-        assert json.loads(pasted(embed))["dimension"] == 384
-        assert json.loads(pasted(predict))["model_version"] == "1"
+        assert shown.count("maru_") == len(SERVICES), "once by itself, and in each request that needs it"
+        requests = [line for line in shown.splitlines() if line.startswith("curl ")]
+        answers = {urlsplit(line.split()[1]).path: json.loads(pasted(line)) for line in requests}
+        assert answers["/embedding/embed"]["dimension"] == 384
+        assert answers["/forecast/predict"]["model_version"] == "1"
+        assert len(answers["/recommend/recommend"]["recommendations"]) == 5
         page = subprocess.run(["curl", "-fsS", server.url + "/"], capture_output=True, text=True).stdout
-        assert "embedding/docs" in page
+        assert all(f"{name}/docs" in page for name in SERVICES)
         assert server.stop() == 0
     with running(tmp_path, "up", SUPABASE_JWT_SECRET="") as server:
         server.wait()
-        wait_for(server, "curl ", times=3)
-        assert server.log().count("maru_") == 2
+        wait_for(server, "curl ", times=len(SERVICES) + 1)
+        assert server.log().count("maru_") == len(SERVICES)
 
 
 def pasted(line: str) -> str:

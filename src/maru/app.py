@@ -25,8 +25,14 @@ from maru.services.forecast.declaration import service as forecast
 from maru.services.forecast.pickled import Host
 from maru.services.forecast.service import Configuration as ForecastConfiguration
 from maru.services.forecast.starter import plant
+from maru.services.recommend.assembly import Recommending
+from maru.services.recommend.bundles import bundles_folder
+from maru.services.recommend.declaration import service as recommend
+from maru.services.recommend.service import Configuration as RecommendConfiguration
+from maru.services.recommend.starter import Starter
 from maru.settings import ConfigurationError, Settings
 from maru.storage.callbacks import Outbox
+from maru.storage.feedback import FeedbackStore
 
 
 def _embedding(platform: Platform) -> Room:
@@ -106,8 +112,44 @@ def _forecast(platform: Platform) -> Room:
     return Room(forecast, app, health, forecasting.forecasts.start, forecasting.opened)
 
 
+def _recommend(platform: Platform) -> Room:
+    settings = platform.settings
+    bundles, compiled = bundles_folder(settings.maru_home), settings.maru_home / "cache" / "numba"
+    configuration = RecommendConfiguration(
+        bundles=bundles,
+        compiled=compiled,
+        poll_s=settings.recommend_poll_s,
+        candidate_share=settings.recommend_candidate_share,
+        timeout_s=settings.request_timeout_s,
+        sessions=settings.recommend_sessions,
+    )
+    events = settings.recommend_starter_events
+    recommending = Recommending(
+        platform.engine,
+        configuration,
+        FeedbackStore(platform.tables, settings.feedback_max_events),
+        platform.telemetry.metrics.registry,
+        starter=Starter(bundles, compiled, events) if events else None,
+    )
+    health = platform.health(recommending.recommendations.model)
+    app = ServiceApp(
+        recommend,
+        recommending.routes(health),
+        engine=platform.engine,
+        report=platform.telemetry.http,
+        authenticator=platform.key_authenticator("recommend"),
+        lifespan=platform.opened,
+    )
+    return Room(recommend, app, health, recommending.recommendations.start, recommending.opened)
+
+
 SERVICES = {
-    plan.service.name: plan for plan in (Plan(embedding, _embedding, takes_tokens=True), Plan(forecast, _forecast))
+    plan.service.name: plan
+    for plan in (
+        Plan(embedding, _embedding, takes_tokens=True),
+        Plan(forecast, _forecast),
+        Plan(recommend, _recommend),
+    )
 }
 """Every service of the platform."""
 

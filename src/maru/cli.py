@@ -55,7 +55,7 @@ def up(
 
 @app.command()
 def serve(
-    service: Annotated[str, typer.Argument(help="The service: embedding, forecast.")],
+    service: Annotated[str, typer.Argument(help="The service: embedding, forecast, recommend.")],
     host: Host = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Default: its document's own.")] = None,
     insecure: Insecure = False,

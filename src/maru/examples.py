@@ -17,5 +17,12 @@ def forecast(at: str, key: str | None, seq_len: int, n_features: int) -> str:
     return f'curl {at}/predict {_bearer(key)}{_JSON} -d "{{\\"X\\": [{rows}]}}"'
 
 
+def recommend(at: str, key: str | None) -> str:
+    """A session that looked at one item of the starter's shop and put another into the cart. `key` as above."""
+    events = '[{"aid": 1001, "ts": 1659304800, "type": "clicks"}, {"aid": 1002, "ts": 1659304900, "type": "carts"}]'
+    body = f'{{"session_id": 12345, "events": {events}, "top_k": 5}}'
+    return f"curl {at}/recommend {_bearer(key)}{_JSON} -d '{body}'"
+
+
 def _bearer(credential: str | None) -> str:
     return f"-H 'Authorization: Bearer {credential}' " if credential else ""

@@ -35,7 +35,7 @@ from maru.telemetry.telemetry import Telemetry
 Start = Callable[[], Coroutine[Any, Any, None]]
 Opened = Callable[[], AbstractAsyncContextManager[Any]]
 
-PATIENCE_S = 20.0
+PATIENCE_S = 10.0
 """How long the person who started the server waits to hear of it when a model does not come."""
 
 
@@ -66,6 +66,7 @@ class Platform:
         self.settings = settings
         self._closing: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._when_loaded: list[Callable[[], None]] = []
+        self._when_late: list[Callable[[str], None]] = []
         self.telemetry = Telemetry(
             __version__,
             [
@@ -153,14 +154,25 @@ class Platform:
 
     async def _load(self) -> None:
         async with asyncio.TaskGroup() as group:
-            starts = [group.create_task(room.start()) for room in self.rooms.values()]
-            await asyncio.wait(starts, timeout=PATIENCE_S)
+            starts = {group.create_task(room.start()): name for name, room in self.rooms.items()}
+            _, late = await asyncio.wait(starts, timeout=PATIENCE_S)
             for tell in self._when_loaded:
                 tell()
+            for start in late:
+                start.add_done_callback(lambda done: self._late(starts[done]))
+
+    def _late(self, name: str) -> None:
+        if self.rooms[name].health.readiness().status == "ready":
+            for tell in self._when_late:
+                tell(name)
 
     def when_loaded(self, tell: Callable[[], None]) -> None:
         """Call this once every service has its models, or is taking its time over it."""
         self._when_loaded.append(tell)
+
+    def when_late(self, tell: Callable[[str], None]) -> None:
+        """Call this with the name of each service that gets its models after that."""
+        self._when_late.append(tell)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

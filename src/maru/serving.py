@@ -19,7 +19,7 @@ from maru.auth.secrets import check_secret
 from maru.auth.token import issue
 from maru.http.crowd import Bounds
 from maru.http.server import serve
-from maru.platform import Plan, Platform, open_keys
+from maru.platform import Plan, Platform, Room, open_keys
 from maru.settings import ConfigurationError, Settings
 from maru.telemetry.logs import configure
 
@@ -90,6 +90,7 @@ class Serving:
             with self._screen.status("loading models") as status:
                 platform.when_loaded(status.stop)
                 platform.when_loaded(lambda: self._announce(platform, base, path_of))
+                platform.when_late(lambda name: self._announce_late(platform.rooms[name], base + path_of(name)))
                 return serve(
                     mount(platform),
                     host=host,
@@ -102,27 +103,43 @@ class Serving:
 
     def _announce(self, platform: Platform, base: str, path_of: Callable[[str], str]) -> None:
         """Say where everything is and how to ask."""
-        took = time.monotonic() - self._began
         say = self._screen.print
-        say(f"\n[bold]Maru is ready[/bold] after {took:.1f} s at {base}")
+        say(f"\n[bold]Maru is ready[/bold] after {self._took():.1f} s at {base}")
+        requests = []
         for name, room in platform.rooms.items():
             at = base + path_of(name)
-            say(f"  {room.service.title:<16} {at}  (documentation: {at}/docs)", soft_wrap=True)
-        if requests := self._examples(platform, base, path_of):
+            say(f"  {room.service.title:<22} {at}  (documentation: {at}/docs)", soft_wrap=True)
+            if room.health.readiness().status != "ready":
+                say(f"  {'':<22} is still getting its model: {at}/readyz", soft_wrap=True)
+            elif request := self._example(room, at):
+                requests.append(request)
+        if requests:
             say("\nTry it:\n")
             for request in requests:
                 say(request + "\n", soft_wrap=True, markup=False)
 
-    def _examples(self, platform: Platform, base: str, path_of: Callable[[str], str]) -> list[str]:
-        """A request to each service whose credentials are known here, and work now."""
-        settings, requests = self._settings, []
-        if "embedding" in platform.rooms and not (settings.supabase_jwt_secret or settings.supabase_url):
-            token = issue(development_secret(settings.maru_home), "developer", EXAMPLE_TOKEN_S)
-            requests.append(examples.embedding(base + path_of("embedding"), token))
-        if (room := platform.rooms.get("forecast")) and (self._key or room.app.authenticator is None):
-            shape = (settings.seq_len_required, settings.n_features_required)
-            requests.append(examples.forecast(base + path_of("forecast"), self._key, *shape))
-        return requests
+    def _announce_late(self, room: Room, at: str) -> None:
+        """Say that one more service has its model."""
+        say = self._screen.print
+        say(f"\n[bold]{room.service.title} is ready[/bold] after {self._took():.1f} s at {at}", soft_wrap=True)
+        if request := self._example(room, at):
+            say(f"\n{request}\n", soft_wrap=True, markup=False)
+
+    def _took(self) -> float:
+        return time.monotonic() - self._began
+
+    def _example(self, room: Room, at: str) -> str | None:
+        """A request to the service, if credentials for it are known here."""
+        settings = self._settings
+        if room.service.name == "embedding":
+            if settings.supabase_jwt_secret or settings.supabase_url:
+                return None
+            return examples.embedding(at, issue(development_secret(settings.maru_home), "developer", EXAMPLE_TOKEN_S))
+        if room.app.authenticator is not None and self._key is None:
+            return None
+        if room.service.name == "forecast":
+            return examples.forecast(at, self._key, settings.seq_len_required, settings.n_features_required)
+        return examples.recommend(at, self._key)
 
 
 def _is_loopback(host: str) -> bool:

@@ -110,6 +110,29 @@ class Settings(BaseSettings):
         None, description="Verifies MLflow's webhooks at `/hooks/mlflow`, which is not there without it.", repr=False
     )
 
+    # Recommend (document 002)
+    recommend_poll_s: float = Field(
+        2.0, gt=0, le=86_400, description="Seconds between looks at which bundle is promoted."
+    )
+    recommend_candidate_share: float = Field(
+        0.5, ge=0, le=1, description="The share of sessions that a candidate bundle is given, while there is one."
+    )
+    recommend_sessions: int = Field(100_000, ge=1, description="Sessions whose vectors are kept, for 24 hours.")
+    recommend_starter_events: int = Field(
+        45_000,
+        ge=0,
+        le=500_000_000,
+        description="Of the simulated shop that the first bundle is trained on, 5,000 or more; 0: no such bundle.",
+    )
+    feedback_max_events: int = Field(5_000_000, ge=1, description="Events kept for the next training, the latest.")
+
+    @field_validator("recommend_starter_events")
+    @classmethod
+    def _enough_to_measure(cls, value: int) -> int:
+        if 0 < value < 5_000:
+            raise ValueError("should be 0, or 5000 at least")
+        return value
+
     @field_validator("callback_secret", "mlflow_webhook_secret")
     @classmethod
     def _a_webhook_secret(cls, value: str | None, info: Any) -> str | None:

@@ -8,19 +8,21 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from maru.commands import bundles
+from maru.commands.bundles import RECOMMEND
 from maru.commands.screen import fail, screen
 from maru.settings import Settings
 
 if TYPE_CHECKING:
-    from maru.runtimes.registry.types import RegisteredVersion, Registry
+    from maru.runtimes.registry.types import Registry
 
-app = typer.Typer(no_args_is_help=True, help="Models: fetched from the hub, and in the MLflow registry.")
+app = typer.Typer(no_args_is_help=True, help="Models: fetched from the hub, in the MLflow registry, and trained here.")
 
 T = TypeVar("T")
 Name = Annotated[str, typer.Argument(help="The registered model.")]
@@ -47,8 +49,16 @@ def pull(
 
 
 @app.command("list")
-def list_models(as_json: AsJson = False) -> None:
-    """The registered models, and where their aliases point."""
+def list_models(
+    of: Annotated[str | None, typer.Argument(help="recommend: the bundles; default: the registered models.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The registered models, and where their aliases point; or the bundles of the recommendation service."""
+    if of == RECOMMEND:
+        bundles.list_bundles(as_json=as_json)
+        return
+    if of is not None:
+        fail(f"list takes {RECOMMEND} or nothing; `maru models show {of}` shows a registered model")
     models = _ask(lambda registry: registry.models())
     if as_json:
         print(json.dumps([{"name": model.name, "aliases": dict(model.aliases)} for model in models]))  # noqa: T201
@@ -87,19 +97,46 @@ def alias(
 
 @app.command()
 def promote(
-    name: Name,
+    name: Annotated[str, typer.Argument(help="The registered model, or recommend.")],
+    version: Annotated[str | None, typer.Argument(help="Such as v2; default: the version at --from.")] = None,
     source: Annotated[str, typer.Option("--from", help="The alias of the version that proved itself.")] = "staging",
-    target: Annotated[str, typer.Option("--to", help="The alias that is to point to it, too.")] = "Production",
+    target: Annotated[
+        str | None,
+        typer.Option("--to", help="The alias that is to point to it, too; default: Production, or live of recommend."),
+    ] = None,
 ) -> None:
-    """Point one alias at the version that another points to."""
+    """Point one alias at the version that another points to, or at the version that is named.
 
-    async def promoted(registry: Registry) -> RegisteredVersion:
-        version = await registry.resolve(name, source)
-        await registry.set_alias(name, target, version.version)
-        return version
+    Of recommend the candidate goes live by default; `--to candidate` tries a version on a share of the sessions.
+    """
+    if name == RECOMMEND:
+        bundles.promote_bundle(version, target)
+        return
+    target = target or "Production"
 
-    version = _ask(promoted)
-    print(f"{name}@{target} → {version.version}")  # noqa: T201
+    async def promoted(registry: Registry) -> str:
+        chosen = version or (await registry.resolve(name, source)).version
+        await registry.set_alias(name, target, chosen)
+        return chosen
+
+    print(f"{name}@{target} → {_ask(promoted)}")  # noqa: T201
+
+
+@app.command()
+def rollback(
+    name: Annotated[Literal["recommend"], typer.Argument(help="The service whose bundles are meant.")],
+    alias: Annotated[Literal["live", "candidate"], typer.Option(help="Which of them.")] = "live",
+) -> None:
+    """Point an alias of the bundles back at what it pointed to before."""
+    bundles.roll_back(alias)
+
+
+@app.command()
+def withdraw(
+    name: Annotated[Literal["recommend"], typer.Argument(help="The service whose candidate is meant.")],
+) -> None:
+    """End the trial of a candidate: the live bundle answers every session."""
+    bundles.withdraw()
 
 
 def _ask(question: Callable[[Registry], Awaitable[T]]) -> T:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from maru.commands.screen import screen
+from maru.commands.screen import fail, screen
 from maru.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Train a model on your data.")
@@ -47,3 +50,63 @@ def forecast(
             output=output,
         )
     )
+
+
+@app.command()
+def recommend(
+    events: Annotated[
+        Path | None, typer.Argument(help="Parquet, CSV or OTTO's JSON lines; or RetailRocket's or YOOCHOOSE's folder.")
+    ] = None,
+    feedback: Annotated[bool, typer.Option("--feedback", help="Also what came in at POST /events.")] = False,
+    simulate: Annotated[int | None, typer.Option(help="Of a shop that does not exist, so many events.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The folder of bundles; default: the one that is served.")] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="Let it serve at once.")] = False,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn by chance.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: one for each processor.")] = None,
+    teaching: Annotated[int | None, typer.Option(min=1, help="At most so many visits teach the rankers.")] = None,
+    measuring: Annotated[int | None, typer.Option(min=1, help="At most so many visits measure.")] = None,
+    memory: Annotated[float | None, typer.Option(min=0.01, help="GiB for events; default: half the machine's.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="A Ray cluster for co-visitation; `local`: here.")
+    ] = None,
+) -> None:
+    """Recommend what sessions want next: train on their events, measure on the newest of them, keep the bundle."""
+    from maru.services.recommend.training.command import run
+
+    settings = Settings.read()
+    with _feedback(settings, feedback) as fed:
+        raise SystemExit(
+            run(
+                events,
+                feedback=fed,
+                simulate=simulate,
+                home=settings.maru_home,
+                screen=screen,
+                output=output,
+                promote=promote,
+                seed=seed,
+                threads=threads,
+                teaching=teaching,
+                measuring=measuring,
+                memory_bytes=None if memory is None else round(memory * 2**30),
+                ray=ray,
+            )
+        )
+
+
+@contextmanager
+def _feedback(settings: Settings, wanted: bool) -> Iterator[Path | None]:
+    """What people did with earlier recommendations, as a file of events; it is gone afterwards."""
+    if not wanted:
+        yield None
+        return
+    from maru.platform import open_tables
+    from maru.storage.feedback import FeedbackStore
+
+    store = FeedbackStore(open_tables(settings))
+    if not store.count():
+        fail("there is no feedback yet: nothing came in at POST /events")
+    with tempfile.TemporaryDirectory(prefix="maru-feedback-") as folder:
+        file = Path(folder) / "feedback.csv"
+        store.write_csv(file)
+        yield file

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.conftest import Server, free_port
+from tests.conftest import COMPILED, Server, free_port
 
 from maru.services.recommend.bundles import Bundles
 from maru.services.recommend.core.compiling import keep_compiled_in
@@ -55,10 +54,9 @@ def clicks(*aids: int, ts: int = 1_659_304_800) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def compiled() -> Path:
-    """Machine code stays between test runs, for these and those of the core: it takes half a minute to make."""
-    folder = Path(tempfile.gettempdir()) / "maru-tests-compiled"
-    keep_compiled_in(folder)
-    return folder
+    """Machine code stays between test runs, for these and those of the core."""
+    keep_compiled_in(COMPILED)
+    return COMPILED
 
 
 @pytest.fixture(scope="session")

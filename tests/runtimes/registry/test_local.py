@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -217,3 +218,74 @@ def test_serving_imports_no_mlflow_before_it_is_asked() -> None:
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert told.stdout.strip() == "[]"
+
+
+def children() -> list[int]:
+    """The processes that read registries for this one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if b"maru.runtimes.registry.child" in command and parent == os.getpid():
+            found.append(int(process.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes")
+def test_a_child_that_dies_is_told_and_replaced_and_none_is_left(embedded: Path) -> None:
+    async def asked() -> None:
+        registry = LocalRegistry(embedded)
+        assert (await registry.resolve("BTC_LSTM", "staging")).version == "1"
+        (child,) = children()
+        os.kill(child, signal.SIGSTOP)
+        waiting = asyncio.create_task(registry.resolve("BTC_LSTM", "staging"))
+        await asyncio.sleep(0.1)
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(RegistryUnavailable):
+            await waiting
+        assert (await registry.resolve("BTC_LSTM", "staging")).version == "1"
+        await registry.aclose()
+
+    asyncio.run(asked())
+    assert children() == []
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes")
+def test_a_question_that_hangs_does_not_keep_the_process_from_ending(embedded: Path) -> None:
+    async def asked() -> None:
+        registry = LocalRegistry(embedded)
+        await registry.models()
+        (child,) = children()
+        os.kill(child, signal.SIGSTOP)
+        waiting = asyncio.create_task(registry.models())
+        await asyncio.sleep(0.1)
+        await registry.aclose()
+        with pytest.raises(RegistryUnavailable):
+            await asyncio.wait_for(waiting, 20)
+        with pytest.raises(RegistryUnavailable):
+            registry._child.ask("models")
+
+    asyncio.run(asked())
+    assert children() == []
+
+
+def test_whoever_asks_imports_no_mlflow_and_whoever_dies_leaves_no_child(embedded: Path) -> None:
+    program = (
+        "import asyncio, sys, os\n"
+        "from pathlib import Path\n"
+        "from maru.runtimes.registry.local import LocalRegistry\n"
+        f"registry = LocalRegistry(Path({str(embedded)!r}))\n"
+        "assert asyncio.run(registry.resolve('BTC_LSTM', 'staging')).version == '1'\n"
+        "assert 'mlflow' not in sys.modules and 'sqlalchemy' not in sys.modules\n"
+        "print(registry._child._process.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    until = time.monotonic() + 20
+    while Path(f"/proc/{int(run.stdout)}").exists():
+        assert time.monotonic() < until, "the child outlived its parent"
+        time.sleep(0.02)

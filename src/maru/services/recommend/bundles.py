@@ -32,6 +32,11 @@ ABANDONED_S = 86_400
 _VERSION = re.compile(r"v[1-9][0-9]{0,8}")
 
 
+def bundles_folder(home: Path) -> Path:
+    """Where the bundles of a home are."""
+    return home / "recommend" / "bundles"
+
+
 class BundleError(Exception):
     """The message is one line for a person, and names version and file, never the folder."""
 

@@ -25,7 +25,6 @@ from maru.services.recommend.training.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
-EVENTS = 60_000
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 """What the process is told of our environment. Everything else may be a secret."""
 NICE = 10
@@ -35,7 +34,7 @@ class Starter:
     """Trains the first of `bundles` from so many simulated `events`, and promotes it. `compiled` is where machine
     code is kept."""
 
-    def __init__(self, bundles: Path, compiled: Path, events: int = EVENTS) -> None:
+    def __init__(self, bundles: Path, compiled: Path, events: int) -> None:
         self._arguments = (str(bundles.absolute()), str(compiled.absolute()), str(events))
         self.stage: str | None = None
         """What the training is at, while there is one."""
@@ -99,7 +98,7 @@ def _train(bundles: Bundles, compiled: Path, events: int) -> None:
     keep_compiled_in(compiled)
     from maru.services.recommend.training.train import TrainingOptions, train
 
-    trained = train(TrainingOptions(simulated=events), _tell)
+    trained = train(TrainingOptions(simulated=events, threads=len(os.sched_getaffinity(0))), _tell)
     bundle = bundles.add(trained.write)
     _tell("compiling", 0.0)
     bundle.recommender().warm()  # from mapped arrays, as whoever serves it will find it compiled

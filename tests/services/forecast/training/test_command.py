@@ -86,7 +86,7 @@ def test_files_and_figures(terminal, echo):
         assert name in terminal.said
     assert f"{bundle.metrics['holdout_mase']:.4f}" in terminal.said
     assert f"{bundle.metrics['holdout_dm_statistic']:+.2f}" in terminal.said
-    assert "better than the last close." in terminal.said and "6/6" in terminal.said
+    assert "better than the last close." in terminal.said and "100%" in terminal.said
     assert max(map(len, terminal.said.splitlines()[:-2])) <= 80
 
 

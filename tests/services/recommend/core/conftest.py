@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
+from tests.conftest import COMPILED
 
 from maru.services.recommend.core.compiling import keep_compiled_in
 
 # Before any module with compiled functions is imported, and kept from run to run.
-keep_compiled_in(Path(tempfile.gettempdir()) / "maru-tests-compiled")
+keep_compiled_in(COMPILED)
 
 from maru.services.recommend.core.events import Events  # noqa: E402
 from maru.services.recommend.core.examples import Visit  # noqa: E402

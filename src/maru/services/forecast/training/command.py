@@ -6,12 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from maru.services.forecast.training import report
 from maru.services.forecast.training.errors import TrainingError
 from maru.services.forecast.training.train import TrainedForecaster, TrainingOptions, train
+from maru.telemetry.stages import Stages
 
 REFUSED = 1
 UNUSABLE = 2
@@ -46,7 +45,7 @@ def run(
         return _failed(screen, "--alias needs --register NAME: an alias belongs to a registered model")
     options = TrainingOptions(csv, features, trainer, seq_len, epochs, seed)
     try:
-        with _Screen(screen) as progress:
+        with Stages(screen) as progress:
             trained = train(options, progress)
         folder = output or home / "training" / trained.sha256[:12]
         trained.write(folder, report.markdown(trained))
@@ -99,25 +98,3 @@ def _register(
 def _failed(screen: Console, message: str) -> int:
     screen.print(f"maru: {message}", style="bold red", markup=False, soft_wrap=True)
     return UNUSABLE
-
-
-class _Screen:
-    """One bar for each stage of the training."""
-
-    def __init__(self, screen: Console) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=screen
-        )
-        self._stages: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Screen:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._stages:
-            self._stages[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._stages[stage], completed=done)

@@ -6,18 +6,12 @@ import os
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
-from maru.services.recommend.bundles import LIVE, BundleError, Bundles
+from maru.services.recommend.bundles import LIVE, BundleError, Bundles, bundles_folder
 from maru.services.recommend.training.errors import TrainingError
+from maru.telemetry.stages import Stages
 
 UNUSABLE = 2
-
-
-def bundles_folder(home: Path) -> Path:
-    """Where the bundles of a home are."""
-    return home / "recommend" / "bundles"
 
 
 def run(
@@ -62,7 +56,7 @@ def run(
     )
     bundles = Bundles(output or bundles_folder(home))
     try:
-        with _Screen(screen) as progress:
+        with Stages(screen) as progress:
             trained = train(options, progress)
         bundle = bundles.add(trained.write)
         live = bundles.current(LIVE)
@@ -95,25 +89,3 @@ def run(
 def _failed(screen: Console, message: str) -> int:
     screen.print(f"maru: {message}", style="bold red", markup=False, soft_wrap=True)
     return UNUSABLE
-
-
-class _Screen:
-    """One bar for each stage of the training."""
-
-    def __init__(self, screen: Console) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=screen
-        )
-        self._stages: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Screen:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, stage: str, part: float) -> None:
-        if stage not in self._stages:
-            self._stages[stage] = self._bars.add_task(stage, total=1.0)
-        self._bars.update(self._stages[stage], completed=part)
