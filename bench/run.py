@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 
-PARTS = ("prepare", "prove", "engine", "overload", "embedding", "forecast", "reload")
-TAKES_QUICK = {"engine", "overload", "embedding", "forecast", "reload"}
+PARTS = ("prepare", "prove", "engine", "overload", "embedding", "forecast", "reload", "recommend", "recommend_scale")
+TAKES_QUICK = {"engine", "overload", "embedding", "forecast", "reload", "recommend", "recommend_scale"}
 
 
 def main() -> None:

@@ -87,11 +87,12 @@ def _forecast(platform: Platform) -> Room:
         timeout_s=settings.request_timeout_s,
         pickled=Host(settings.forecast_python or sys.executable) if settings.allow_pickled_models else None,
     )
-    starter = partial(plant, embedded(settings.maru_home), configuration.name, configuration.alias)
+    registry = registry_of(settings)
+    starter = partial(plant, registry, embedded(settings.maru_home), configuration.name, configuration.alias)
     hook_secret = settings.mlflow_webhook_secret
     forecasting = Forecasting(
         platform.engine,
-        registry_of(settings),
+        registry,
         configuration,
         Outbox(platform.tables),
         allowed_hosts=settings.allowed_fetch_hosts,

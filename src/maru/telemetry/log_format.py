@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -82,7 +83,14 @@ def describe(error: BaseException, causes: int = _CAUSES) -> dict[str, Any]:
 
 
 def _timestamp(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    second, part = divmod(record.created, 1)
+    return f"{_until(int(second))}.{int(part * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _until(second: int) -> str:
+    """The date and time up to the second, which many lines have in common."""
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def _raised(record: logging.LogRecord) -> BaseException | None:

@@ -105,7 +105,7 @@ async def come(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-QUICK = Pace(poll_s=0.01)
+QUICK = Pace(poll_s=0.01, rest_s=0.0)
 
 
 def test_each_try_waits_up_to_twice_as_long_as_the_one_before(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_delivering_outlives_a_database_that_comes_and_goes(tmp_path: Path, capl
 
 def test_delivering_outlives_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        office = Office(tmp_path, Pace(poll_s=0.01, lease_s=5.0))
+        office = Office(tmp_path, Pace(poll_s=0.01, rest_s=0.0, lease_s=5.0))
         host = Host("500 Oops")
         url = await office.add(host)
         async with office.open() as callbacks:

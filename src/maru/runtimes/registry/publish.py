@@ -43,9 +43,3 @@ def publish(
         alias=alias,
     )
 
-
-def registered(registry: str | Path, name: str) -> bool:
-    """Whether the registry has a model of that name. Blocks; asking a new folder makes the embedded registry."""
-    from maru.runtimes.registry.mlflow_store import MlflowStore
-
-    return any(model.name == name for model in MlflowStore.of(registry).models())

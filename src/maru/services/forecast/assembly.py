@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from maru.engine.engine import Engine
@@ -35,7 +35,7 @@ class Forecasting:
         allowed_hosts: Iterable[str] = (),
         callback_key: bytes | None = None,
         hook_key: bytes | None = None,
-        seed: Callable[[], None] | None = None,
+        seed: Callable[[], Awaitable[None]] | None = None,
         pace: Pace | None = None,
         report: Callable[[Result], None] = lambda result: None,
     ) -> None:

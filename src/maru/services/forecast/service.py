@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -86,7 +86,7 @@ class Forecasts:
         engine: Engine,
         registry: Registry,
         configuration: Configuration,
-        seed: Callable[[], None] | None = None,
+        seed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         c = configuration
         self._engine = engine
@@ -228,7 +228,7 @@ class Forecasts:
         if self._seed is None:
             return
         try:
-            await asyncio.to_thread(self._seed)
+            await self._seed()
         except Exception as error:
             log.error("the starter model could not be registered (%s)", type(error).__name__)
 
