@@ -46,10 +46,11 @@ class HostSampler:
         self._taken = 0.0
         self._last: HostSample | None = None
 
-    def sample(self) -> HostSample:
+    def sample(self, every_s: float | None = None) -> HostSample:
+        """The machine as it was `every_s` ago (by default what the sampler was made with), or later."""
         with self._lock:
             now = time.monotonic()
-            if self._last is None or now - self._taken >= self._every_s:
+            if self._last is None or now - self._taken >= (self._every_s if every_s is None else every_s):
                 self._taken = now
                 self._last = self._take(self._last)
             return self._last

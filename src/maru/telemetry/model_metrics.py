@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from maru.engine.events import (
     BatchComputed,
     CacheLookedUp,
@@ -16,7 +14,7 @@ from maru.engine.events import (
     RequestFinished,
 )
 from maru.engine.types import ModelRef
-from maru.telemetry.series import Series
+from maru.telemetry.series import Counter, Gauge, Histogram, Series
 
 _BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0)
 _BUCKETS_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
