@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -78,17 +78,14 @@ class Histogram:
         below = 0
         for bound, count in zip((*self._bounds, float("inf")), list(self.counts), strict=True):
             below += count
-            rows.append((floatToGoString(bound), below))
+            rows.append((str(floatToGoString(bound)), below))  # type: ignore[no-untyped-call]
         return rows
 
 
-M = TypeVar("M", Counter, Gauge, Histogram)
-
-
-class Told(Protocol[M]):
-    """Puts the children of a metric, with their label values, into what prometheus_client writes."""
-
-    def __call__(self, labels: Sequence[str], children: Iterable[tuple[tuple[str, ...], M]]) -> Metric: ...
+M = TypeVar("M", bound=Counter | Gauge | Histogram)
+Children = Iterable[tuple[tuple[str, ...], M]]
+Told = Callable[[Sequence[str], Children[M]], Metric]
+"""Puts the children of a metric, with their label values, into what prometheus_client writes."""
 
 
 class Series:
@@ -102,7 +99,7 @@ class Series:
         self.left = most
 
     def counter(self, name: str, text: str, *labels: str) -> Family[Counter]:
-        def told(labels: Sequence[str], children: Iterable[tuple[tuple[str, ...], Counter]]) -> Metric:
+        def told(labels: Sequence[str], children: Children[Counter]) -> Metric:
             family = CounterMetricFamily(name, text, labels=labels)
             for values, child in children:
                 family.add_metric(values, child.value)
@@ -111,7 +108,7 @@ class Series:
         return self._added(Family(labels, Counter, told, self, 1))
 
     def gauge(self, name: str, text: str, *labels: str) -> Family[Gauge]:
-        def told(labels: Sequence[str], children: Iterable[tuple[tuple[str, ...], Gauge]]) -> Metric:
+        def told(labels: Sequence[str], children: Children[Gauge]) -> Metric:
             family = GaugeMetricFamily(name, text, labels=labels)
             for values, child in children:
                 family.add_metric(values, child.value)
@@ -120,7 +117,7 @@ class Series:
         return self._added(Family(labels, Gauge, told, self, 1))
 
     def histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Family[Histogram]:
-        def told(labels: Sequence[str], children: Iterable[tuple[tuple[str, ...], Histogram]]) -> Metric:
+        def told(labels: Sequence[str], children: Children[Histogram]) -> Metric:
             family = HistogramMetricFamily(name, text, labels=labels)
             for values, child in children:
                 family.add_metric(values, child.buckets(), child.sum)
