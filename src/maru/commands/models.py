@@ -141,7 +141,7 @@ def withdraw(
 
 def _ask(question: Callable[[Registry], Awaitable[T]]) -> T:
     """What the configured registry answers; its refusal is the command's one line."""
-    from maru.app import registry_of
+    from maru.rooms.registry import registry_of
     from maru.runtimes.registry.types import RegistryError
 
     async def answer() -> T:

@@ -20,9 +20,7 @@ from maru.runtimes.onnx.session import Session
 from maru.runtimes.registry.names import SHA256
 from maru.runtimes.registry.types import RegisteredVersion
 from maru.runtimes.registry.vetting import Graph, Manifest, Tensor
-
-Window = np.ndarray[Any, np.dtype[np.float32]]
-"""float32 of [seq_len, n_features], the newest step last."""
+from maru.services.forecast.window import Window
 
 INPUT = "X"
 OUTPUT = "pred_btc_close_next"

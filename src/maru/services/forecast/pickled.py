@@ -28,7 +28,8 @@ from maru.runtimes.errors import BadModelFile, UnsupportedModel
 from maru.runtimes.registry.types import RegisteredVersion
 from maru.runtimes.registry.vetting import ONNX_LOADER, Manifest
 from maru.services.forecast import pickled_child
-from maru.services.forecast.model import Forecaster, Window, checked_facts, described, finite, probes, ready
+from maru.services.forecast.model import Forecaster, checked_facts, described, finite, probes, ready
+from maru.services.forecast.window import Window
 
 log = logging.getLogger(__name__)
 

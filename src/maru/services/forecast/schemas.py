@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from maru.http.addresses import MAX_URL_LENGTH, parse_url
-from maru.services.forecast.model import Window
+from maru.services.forecast.window import Window
 
 MAX_WINDOWS = 1024
 MAX_ALIAS = 255

@@ -15,10 +15,11 @@ from maru.engine.types import Limits, ModelRef, Result
 from maru.http.call import Call
 from maru.runtimes.errors import ModelUnavailable
 from maru.runtimes.registry.types import RegisteredVersion, Registry, RegistryError
-from maru.services.forecast.model import Window, canonical
+from maru.services.forecast.model import canonical
 from maru.services.forecast.opening import Opened, Opener, cause
 from maru.services.forecast.pickled import Host
 from maru.services.forecast.schemas import HealthResponse, Shape
+from maru.services.forecast.window import Window
 
 log = logging.getLogger(__name__)
 
