@@ -50,6 +50,15 @@ class Connection:
         self.intended = self.sent = 0.0
         self.reset()
 
+    def gone(self) -> bool:
+        """Whether the server has closed it meanwhile, as clients look before they use a connection again."""
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def reset(self) -> None:
         """Ready for the next answer."""
         self._chunks: list[bytes] = []

@@ -28,6 +28,9 @@ from bench.http1 import Connection, Garbled, http_request
 from bench.outcome import Latency, Outcome
 from bench.procs import busy_s, cpu_s, proportional, resident, tree
 
+RESTED_S = 1.0
+"""A connection that was not used for longer is looked at first: its server may have closed it."""
+
 Check = Callable[[int, bytes], bool]
 """Whether the body answers request number n. Called on every 200, so it must be cheap."""
 
@@ -202,19 +205,16 @@ class Load:
 
     def _send_new(self, intended: float) -> bool:
         """Send the next request on an idle connection or a new one; False when none is to be had."""
-        if self._idle:
+        while self._idle:
             connection = self._idle.pop()
-        elif len(self._open) < self._plan.max_connections:
-            try:
-                connection = Connection(self._address)
-            except OSError:
-                self._errors["connect"] += 1
-                return False
-            self._opened += 1
-            self._open[connection.fd] = connection
-            self._epoll.register(connection.fd, select.EPOLLIN | select.EPOLLOUT)
+            if time.perf_counter() - connection.sent < RESTED_S or not connection.gone():
+                break
+            self._forget(connection)
         else:
-            return False
+            fresh = self._opened_one()
+            if fresh is None:
+                return False
+            connection = fresh
         connection.number = self._number
         self._number += 1
         payload = self._requests.take()
@@ -229,6 +229,20 @@ class Load:
         except OSError:
             self._drop(connection, "reset")
         return True
+
+    def _opened_one(self) -> Connection | None:
+        """A new connection, if one more may be opened, and can."""
+        if len(self._open) >= self._plan.max_connections:
+            return None
+        try:
+            connection = Connection(self._address)
+        except OSError:
+            self._errors["connect"] += 1
+            return None
+        self._opened += 1
+        self._open[connection.fd] = connection
+        self._epoll.register(connection.fd, select.EPOLLIN | select.EPOLLOUT)
+        return connection
 
     def _flush(self, connection: Connection) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
@@ -20,9 +21,11 @@ from maru.auth.keys import KeyAuthenticator
 from maru.auth.limits import RateLimiter
 from maru.auth.supabase import SupabaseAuthenticator
 from maru.engine.engine import Engine
+from maru.engine.memory import Budget
 from maru.http.fetch import Fetcher
 from maru.http.health import Health
 from maru.http.service import Service, ServiceApp
+from maru.services.llm.configuration import GROUP as LANGUAGE_MODELS
 from maru.settings import ConfigurationError, Settings
 from maru.storage import database
 from maru.storage.api_keys import ApiKeys
@@ -86,11 +89,11 @@ class Platform:
             cache_bytes=settings.result_cache_mb * 2**20,
             cache_ttl_s=settings.result_cache_ttl_s,
             result_store=RedisResults(self.breaker, self._cache_secret()) if self.breaker else None,
-            max_models=settings.max_models,
-            max_model_bytes=settings.max_model_mb * 2**20,
+            budgets=budgets(settings),
         )
         self.engine.events.subscribe(self.telemetry.engine)
         self.rooms = {plan.service.name: plan.build(self) for plan in plans}
+        database.create(self.tables)  # those that came to be known with the rooms
 
     def _redis(self) -> Breaker | None:
         if self.settings.redis_url is None:
@@ -149,6 +152,8 @@ class Platform:
             for room in self.rooms.values():
                 await stack.enter_async_context(room.opened())
             stack.push_async_callback(_cancelled, asyncio.create_task(self._load()))
+            gc.collect()
+            gc.freeze()  # what is here stays: looking through it again would hold every request up for 0.1 s
             self.engine.lifecycle.advance("ready")
             yield
 
@@ -156,6 +161,7 @@ class Platform:
         async with asyncio.TaskGroup() as group:
             starts = {group.create_task(room.start()): name for name, room in self.rooms.items()}
             _, late = await asyncio.wait(starts, timeout=PATIENCE_S)
+            gc.freeze()
             for tell in self._when_loaded:
                 tell()
             for start in late:
@@ -180,14 +186,25 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+def budgets(settings: Settings) -> dict[str, Budget]:
+    """The memory that models of each group may take: language models come and go, the others have one name each."""
+    most = settings.max_model_mb * 2**20
+    return {"": Budget(settings.max_models, most), LANGUAGE_MODELS: Budget(settings.max_loaded_models, most)}
+
+
 def open_tables(settings: Settings) -> Tables:
     """The database, with its tables made where they are missing."""
-    try:
-        tables = database.connect(settings.database_url or f"sqlite:///{settings.maru_home / 'maru.db'}")
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from None
+    tables = connected("DATABASE_URL", settings.database_url or f"sqlite:///{settings.maru_home / 'maru.db'}")
     database.create(tables)
     return tables
+
+
+def connected(name: str, url: str) -> Tables:
+    """The database at that URL, which the setting `name` gives."""
+    try:
+        return database.connect(url)
+    except ValueError as error:
+        raise ConfigurationError(str(error) if name in str(error) else f"{name}: {error}") from None
 
 
 def open_keys(settings: Settings) -> ApiKeys:

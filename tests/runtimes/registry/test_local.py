@@ -20,6 +20,7 @@ import pytest
 
 from maru.engine.errors import ModelLoadFailed
 from maru.runtimes.errors import BadModelFile
+from maru.runtimes.registry.child import Child
 from maru.runtimes.registry.local import LocalRegistry
 from maru.runtimes.registry.mlflow_store import MlflowStore, download
 from maru.runtimes.registry.open import open_registry
@@ -276,7 +277,8 @@ def test_whoever_asks_imports_no_mlflow_and_whoever_dies_leaves_no_child(embedde
     program = (
         "import asyncio, sys, os\n"
         "from pathlib import Path\n"
-        "from maru.runtimes.registry.local import LocalRegistry\n"
+        "from maru.runtimes.registry.child import Child
+from maru.runtimes.registry.local import LocalRegistry\n"
         f"registry = LocalRegistry(Path({str(embedded)!r}))\n"
         "assert asyncio.run(registry.resolve('BTC_LSTM', 'staging')).version == '1'\n"
         "assert 'mlflow' not in sys.modules and 'sqlalchemy' not in sys.modules\n"
@@ -289,3 +291,16 @@ def test_whoever_asks_imports_no_mlflow_and_whoever_dies_leaves_no_child(embedde
     while Path(f"/proc/{int(run.stdout)}").exists():
         assert time.monotonic() < until, "the child outlived its parent"
         time.sleep(0.02)
+
+
+def test_a_child_that_is_not_asked_ends_and_the_next_question_starts_another(embedded: Path) -> None:
+    child = Child(embedded, Bounds(), idle_s=0.2)
+    try:
+        assert child.ask("resolve", "BTC_LSTM", "staging").version == "1"
+        first = child._process
+        assert first is not None and first.wait(20) == 0
+        for _ in range(5):  # also at the very moment at which it ends
+            assert child.ask("resolve", "BTC_LSTM", "staging").version == "1"
+            time.sleep(0.2)
+    finally:
+        child.close()

@@ -1,8 +1,9 @@
 """The process in which MLflow's client works.
 
-    python -P -m maru.runtimes.registry.child DESCRIPTOR
+    python -P -m maru.runtimes.registry.child DESCRIPTOR IDLE_S
 
-It reads questions from a connection and answers them, one at a time, until the other end is closed.
+It reads questions from a connection and answers them, one at a time, until the other end is closed or nothing was
+asked for so long: its 170 MiB are worth having back.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ NICE = 5
 
 
 class Child:
-    """One such process, started at the first question and again when it has died. Used by one thread at a time;
+    """One such process, started at the first question and again when it has ended. Used by one thread at a time;
     `close` may come from any."""
 
-    def __init__(self, store: str | Path, bounds: Bounds) -> None:
+    def __init__(self, store: str | Path, bounds: Bounds, idle_s: float = 60.0) -> None:
         self._given = (store, bounds)
+        self._idle_s = idle_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection[Any, Any] | None = None
@@ -42,15 +44,26 @@ class Child:
     def ask(self, method: str, *given: Any) -> Any:
         """What `Answering` has for it, or its error. RegistryUnavailable when the process ended over it."""
         try:
-            connection = self._connected()
-            connection.send((method, given))
-            answer, error = connection.recv()
+            answer, error = self._exchanged(method, given)
         except (EOFError, OSError) as gone:
-            self._end()
-            raise RegistryUnavailable("the process that reads the registry ended") from gone
+            if not self._went_idle():
+                raise RegistryUnavailable("the process that reads the registry ended") from gone
+            answer, error = self._exchanged(method, given)
         if error is not None:
             raise error
         return answer
+
+    def _exchanged(self, method: str, given: tuple[Any, ...]) -> tuple[Any, Exception | None]:
+        connection = self._connected()
+        connection.send((method, given))
+        answer: tuple[Any, Exception | None] = connection.recv()
+        return answer
+
+    def _went_idle(self) -> bool:
+        """Whether the process had ended by itself just when it was asked. Whatever it is at, it is gone after this."""
+        process = self._process
+        self._end()
+        return process is not None and process.returncode == 0
 
     def close(self) -> None:
         """End the process, whatever it is at."""
@@ -61,11 +74,13 @@ class Child:
         with self._lock:
             if self._closed:
                 raise RegistryUnavailable("the registry was closed")
+            if self._process is not None and self._process.poll() is not None:
+                self._process = self._connection = None
             if self._connection is None:
                 ours, theirs = multiprocessing.Pipe()
                 with theirs:
                     self._process = subprocess.Popen(  # noqa: S603
-                        [sys.executable, "-P", "-m", __name__, str(theirs.fileno())],
+                        [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), str(self._idle_s)],
                         pass_fds=[theirs.fileno()],
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
@@ -79,7 +94,8 @@ class Child:
     def _end(self) -> None:
         with self._lock:
             if self._process is not None:
-                self._process.kill()
+                if self._process.poll() is None:
+                    self._process.kill()
                 self._process.wait()
             # Not closed here: a thread may be reading from it, and hears that the other end is gone.
             self._process = self._connection = None
@@ -119,16 +135,16 @@ class Answering:
         return self._store
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, idle_s: float) -> None:
     with suppress(OSError):
         os.nice(NICE)
     connection: Connection[Any, Any] = Connection(descriptor)
     with suppress(EOFError, OSError):
         answering = Answering(*connection.recv())
-        while True:
+        while connection.poll(idle_s):
             method, given = connection.recv()
             connection.send(answering.answer(method, given))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), float(sys.argv[2]))

@@ -42,4 +42,3 @@ def publish(
         experiment=experiment,
         alias=alias,
     )
-
