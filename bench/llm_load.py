@@ -15,8 +15,8 @@ import orjson
 from bench.outcome import Latency
 from bench.procs import busy_s, cpu_s, proportional
 
-OPENS_S = 0.5
-"""A cell is measured from so long after its first request."""
+LONGEST = 8
+"""A cell ends after so many times its seconds, however few answers there were."""
 TIMEOUT_S = 300.0
 
 
@@ -98,7 +98,8 @@ def session() -> aiohttp.ClientSession:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`clients` that each keep one answer of `tokens` tokens in flight, for `seconds`, and until each had one."""
+    """`clients` that each keep one answer of `tokens` tokens in flight. Measured from when there were as many answers as
+    clients, so that not all prompts are read at once, for `seconds`, and until there were twice as many more."""
 
     clients: int
     tokens: int
@@ -110,25 +111,31 @@ async def measured(
 ) -> dict[str, Any]:
     """The figures of one cell."""
     answers: list[Answer] = []
-    began = time.perf_counter()
-    until = began + OPENS_S + cell.seconds
+    closed = asyncio.Event()
 
     async def ask() -> None:
-        while True:
+        while not closed.is_set():
             answers.append(await client.ask(body((next(prompts), cell.tokens))))
-            if time.perf_counter() >= until or answers[-1].error:
-                return
+            if answers[-1].error:
+                closed.set()
 
-    async def meter() -> tuple[float, float, float, float]:
+    async def until(count: int, longest_s: float) -> None:
+        """Until there are so many answers, if it does not take too long."""
+        late = time.perf_counter() + longest_s
+        while len(answers) < count and not closed.is_set() and time.perf_counter() < late:
+            await asyncio.sleep(0.01)
+
+    def meter() -> tuple[float, float, float, float]:
         known = pids()
         return time.perf_counter(), cpu_s(known), busy_s(), time.process_time()
 
     tasks = [asyncio.create_task(ask()) for _ in range(cell.clients)]
-    await asyncio.sleep(OPENS_S)
-    first = await meter()
-    pss = 0
-    await asyncio.sleep(cell.seconds)
-    last = await meter()
+    await until(cell.clients, LONGEST * cell.seconds)
+    first, had = meter(), len(answers)
+    await asyncio.sleep(0 if closed.is_set() else cell.seconds)
+    await until(had + 2 * cell.clients, LONGEST * cell.seconds)
+    last = meter()
+    closed.set()
     pss = proportional(pids())
     await asyncio.gather(*tasks)
     return _figures(cell, answers, first, last) | {"pss_mib": pss / 2**20}

@@ -277,8 +277,7 @@ def test_whoever_asks_imports_no_mlflow_and_whoever_dies_leaves_no_child(embedde
     program = (
         "import asyncio, sys, os\n"
         "from pathlib import Path\n"
-        "from maru.runtimes.registry.child import Child
-from maru.runtimes.registry.local import LocalRegistry\n"
+        "from maru.runtimes.registry.local import LocalRegistry\n"
         f"registry = LocalRegistry(Path({str(embedded)!r}))\n"
         "assert asyncio.run(registry.resolve('BTC_LSTM', 'staging')).version == '1'\n"
         "assert 'mlflow' not in sys.modules and 'sqlalchemy' not in sys.modules\n"

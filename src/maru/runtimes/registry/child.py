@@ -62,6 +62,9 @@ class Child:
     def _went_idle(self) -> bool:
         """Whether the process had ended by itself just when it was asked. Whatever it is at, it is gone after this."""
         process = self._process
+        if process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
         self._end()
         return process is not None and process.returncode == 0
 
