@@ -98,8 +98,8 @@ def session() -> aiohttp.ClientSession:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """`clients` that each keep one answer of `tokens` tokens in flight. Measured from when there were as many answers as
-    clients, so that not all prompts are read at once, for `seconds`, and until there were twice as many more."""
+    """`clients` that each keep one answer of `tokens` tokens in flight. Measured from when there were as many answers
+    as clients, so that not all prompts are read at once, for `seconds`, and until there were twice as many more."""
 
     clients: int
     tokens: int
@@ -150,8 +150,9 @@ def _figures(cell: Cell, answers: list[Answer], first: tuple[float, ...], last: 
         each = cell.tokens / len(answer.pieces)
         inside += each * sum(opens <= at < closes for at in answer.pieces)
     cpu, seconds = last[1] - first[1], closes - opens
-    ttft = Latency.of(answer.ttft_s for answer in right)
-    gaps = Latency.of(gap for answer in right for gap in answer.gaps())
+    begun = [answer for answer in right if answer.sent >= opens]
+    ttft = Latency.of(answer.ttft_s for answer in begun)
+    gaps = Latency.of(gap for answer in begun for gap in answer.gaps())
     return {
         "tokens_per_s": inside / seconds,
         "tokens_per_cpu_s": inside / cpu if cpu else 0.0,

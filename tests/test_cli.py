@@ -91,10 +91,13 @@ def test_up_shows_a_key_once_and_requests_that_work(tmp_path, embedding) -> None
         shown = server.log()
         assert shown.count("maru_") == len(SERVICES), "once by itself, and in each request that needs it"
         requests = [line for line in shown.splitlines() if line.startswith("curl ")]
-        answers = {urlsplit(line.split()[1]).path: json.loads(pasted(line)) for line in requests}
+        said = {path_of(line): pasted(line) for line in requests}
+        assert "event: done" in said.pop("/ai/api/v1/generate/stream")
+        answers = {path: json.loads(text) for path, text in said.items()}
         assert answers["/embedding/embed"]["dimension"] == 384
         assert answers["/forecast/predict"]["model_version"] == "1"
         assert len(answers["/recommend/recommend"]["recommendations"]) == 5
+        assert answers["/style/infer"]["style"] == "modern"
         page = subprocess.run(["curl", "-fsS", server.url + "/"], capture_output=True, text=True).stdout
         assert all(f"{name}/docs" in page for name in SERVICES)
         assert server.stop() == 0
@@ -102,6 +105,11 @@ def test_up_shows_a_key_once_and_requests_that_work(tmp_path, embedding) -> None
         server.wait()
         wait_for(server, "curl ", times=len(SERVICES) + 1)
         assert server.log().count("maru_") == len(SERVICES)
+
+
+def path_of(line: str) -> str:
+    (url,) = [word for word in line.split() if word.startswith("http://")]
+    return urlsplit(url).path
 
 
 def pasted(line: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from maru import __version__
-from maru.commands import keys, models, train
+from maru.commands import bench, keys, models, train
 from maru.commands.screen import fail, screen
 from maru.settings import ConfigurationError, Settings
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
+app.add_typer(bench.app, name="bench")
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen beyond this machine without credentials.")]
@@ -55,7 +56,7 @@ def up(
 
 @app.command()
 def serve(
-    service: Annotated[str, typer.Argument(help="The service: embedding, forecast, recommend.")],
+    service: Annotated[str, typer.Argument(help="The service: embedding, forecast, recommend, style, ai.")],
     host: Host = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Default: its document's own.")] = None,
     insecure: Insecure = False,
@@ -86,6 +87,17 @@ def token(
         print(issue(known, sub, life * 3600, issuer=issuer))  # noqa: T201
     except ValueError as error:
         fail(str(error))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's shape. A start does it, too; this is for who must do it beforehand."""
+    from maru.platform import connected, open_tables
+    from maru.storage.migrate import migrate as migrated
+
+    settings = Settings.read()
+    tables, url = open_tables(settings), settings.timescale_url
+    migrated(connected("TIMESCALE_URL", url) if url else tables)
 
 
 @app.command()

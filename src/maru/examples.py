@@ -24,5 +24,16 @@ def recommend(at: str, key: str | None) -> str:
     return f"curl {at}/recommend {_bearer(key)}{_JSON} -d '{body}'"
 
 
+def ai(at: str, key: str | None) -> str:
+    """The beginning of a sentence, which the starter goes on with, word by word. `key` as above."""
+    body = '{"prompt": "It is a truth universally acknowledged, that", "model_id": "austen-3m"}'
+    return f"curl -N {at}/api/v1/generate/stream {_bearer(key)}{_JSON} -d '{body}'"
+
+
+def style(at: str, key: str) -> str:
+    """One sentence to the furniture style that it speaks of."""
+    return f'curl {at}/infer {_bearer(key)}{_JSON} -d \'{{"text": "모던한 거실에 어울리는 의자"}}\''
+
+
 def _bearer(credential: str | None) -> str:
     return f"-H 'Authorization: Bearer {credential}' " if credential else ""

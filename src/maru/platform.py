@@ -25,6 +25,7 @@ from maru.engine.memory import Budget
 from maru.http.fetch import Fetcher
 from maru.http.health import Health
 from maru.http.service import Service, ServiceApp
+from maru.runtimes.generation.machine import memory_bytes
 from maru.services.llm.configuration import GROUP as LANGUAGE_MODELS
 from maru.settings import ConfigurationError, Settings
 from maru.storage import database
@@ -55,11 +56,12 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a service is built, and whether access tokens open it (API keys open all)."""
+    """How a service is built, whether access tokens open it (API keys open all), and whether nothing does but a key."""
 
     service: Service
     build: Callable[[Platform], Room]
     takes_tokens: bool = False
+    needs_key: bool = False
 
 
 class Platform:
@@ -189,7 +191,10 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 def budgets(settings: Settings) -> dict[str, Budget]:
     """The memory that models of each group may take: language models come and go, the others have one name each."""
     most = settings.max_model_mb * 2**20
-    return {"": Budget(settings.max_models, most), LANGUAGE_MODELS: Budget(settings.max_loaded_models, most)}
+    return {
+        "": Budget(settings.max_models, most),
+        LANGUAGE_MODELS: Budget(settings.max_loaded_models, most or memory_bytes(), settings.llm_patience_s),
+    }
 
 
 def open_tables(settings: Settings) -> Tables:

@@ -47,6 +47,8 @@ class Serving:
         """Serve one service at the root path until told to stop; the exit status."""
         plan = SERVICES[service]
         self._check(host, insecure, tokens=plan.takes_tokens)
+        if plan.needs_key and not self._has_keys():
+            self._first_key()
         return self._run([plan], alone, host, port or plan.service.port, lambda _: "")
 
     def _check(self, host: str, insecure: bool, *, tokens: bool) -> None:
@@ -54,7 +56,7 @@ class Serving:
         if insecure or _is_loopback(host):
             return
         s = self._settings
-        if not ((tokens and (s.supabase_jwt_secret or s.supabase_url)) or s.api_keys or open_keys(s).all()):
+        if not ((tokens and (s.supabase_jwt_secret or s.supabase_url)) or self._has_keys()):
             which = "SUPABASE_JWT_SECRET, SUPABASE_URL or API_KEYS" if tokens else "API_KEYS"
             raise ConfigurationError(
                 f"refusing to listen on {host} without credentials: set {which}, "
@@ -65,6 +67,10 @@ class Serving:
                 check_secret("SUPABASE_JWT_SECRET", s.supabase_jwt_secret)
             except ValueError as error:
                 raise ConfigurationError(f"refusing to listen on {host}: {error}") from None
+
+    def _has_keys(self) -> bool:
+        s = self._settings
+        return bool(s.api_keys or s.style_api_keys or open_keys(s).all())
 
     def _first_key(self) -> None:
         keys = open_keys(self._settings)
@@ -139,7 +145,11 @@ class Serving:
             return None
         if room.service.name == "forecast":
             return examples.forecast(at, self._key, settings.seq_len_required, settings.n_features_required)
-        return examples.recommend(at, self._key)
+        if room.service.name == "recommend":
+            return examples.recommend(at, self._key)
+        if room.service.name == "style":
+            return examples.style(at, self._key) if self._key else None
+        return examples.ai(at, self._key)
 
 
 def _is_loopback(host: str) -> bool:

@@ -126,6 +126,42 @@ class Settings(BaseSettings):
     )
     feedback_max_events: int = Field(5_000_000, ge=1, description="Events kept for the next training, the latest.")
 
+    # Language models (document 004)
+    models_dir: Path | None = Field(None, description="The folder of language models; default: `llm` in MARU_HOME.")
+    max_loaded_models: int = Field(2, ge=1, description="Language models in memory at once.")
+    timescale_url: OptionalText = Field(
+        None, description="PostgreSQL, with TimescaleDB or without, for benchmarks; default: DATABASE_URL.", repr=False
+    )
+    gpu_monitoring_interval_ms: int = Field(
+        100, ge=10, le=60_000, description="Between two samples of the GPUs during a benchmark."
+    )
+    llm_timeout_s: float = Field(300.0, gt=0, le=3600, description="The deadline of an answer.")
+    llm_slots: int = Field(8, ge=1, le=256, description="Answers that one model computes at once.")
+    llm_context: int = Field(4096, ge=64, le=1_048_576, description="Tokens of a prompt and its answer.")
+    llm_batch: int = Field(256, ge=16, le=4096, description="Tokens of a prompt that are read at once.")
+    llm_threads: int = Field(0, ge=0, description="Threads of a model; 0: one for each core.")
+    llm_gpu_layers: int = Field(-1, ge=-1, description="Layers on the GPU; -1: as many as fit.")
+    llm_cache_mb: int = Field(0, ge=0, description="Memory for prompts whose slots were taken over, in MiB.")
+    llm_queue: int = Field(64, ge=0, le=4096, description="Requests that may wait for each model.")
+    llm_patience_s: float = Field(
+        30.0, ge=0, le=600, description="How long a language model waits for room while others are in use."
+    )
+    llm_pinned: Names = Field(frozenset(), description="Models that are loaded at the start, and stay.")
+    llama_server: OptionalText = Field(None, description="A llama-server program, to be used in the package's place.")
+    llm_python: OptionalText = Field(
+        None, description="A Python with torch, transformers and psutil, for safetensors; default: this one."
+    )
+
+    # Style (document 000)
+    style_model: OptionalText = Field(
+        None, description="A style bundle's folder; default: what was pulled or trained, or else the starter."
+    )
+    style_max_concurrent: int = Field(2, ge=1, le=256, description="Calls of the style model that run at once.")
+    style_queue_size: int = Field(10, ge=0, le=4096, description="Calls that wait behind those.")
+    style_api_keys: Names = Field(
+        frozenset(), description="Plain API keys of the style service, beside API_KEYS.", repr=False
+    )
+
     @field_validator("recommend_starter_events")
     @classmethod
     def _enough_to_measure(cls, value: int) -> int:
@@ -161,11 +197,11 @@ class Settings(BaseSettings):
             check_secret("SUPABASE_JWT_SECRET", value, published=True)
         return value
 
-    @field_validator("api_keys")
+    @field_validator("api_keys", "style_api_keys")
     @classmethod
-    def _good_keys(cls, value: frozenset[str]) -> frozenset[str]:
+    def _good_keys(cls, value: frozenset[str], info: Any) -> frozenset[str]:
         for key in value:
-            check_secret("API_KEYS", key, least=16)
+            check_secret(info.field_name.upper(), key, least=16)
         return value
 
     @classmethod

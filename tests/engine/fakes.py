@@ -80,6 +80,7 @@ class Fake(Model):
         self.closed = False
         self.prepared_in_thread = 0
         self.streams_open = 0
+        self.died = False
         world.opened.append(self)
 
     def warm(self) -> None:
@@ -87,6 +88,9 @@ class Fake(Model):
         if self.script.fails_to_warm:
             raise RuntimeError("cannot warm")
         self.warmed = True
+
+    def alive(self) -> bool:
+        return not self.died
 
     def quick(self, inputs: Sequence[Item]) -> bool:
         return not self.script.prepare_s
@@ -162,7 +166,7 @@ class Fake(Model):
     def close(self) -> None:
         if self.closed:
             self.world.violations.append(f"{self.ref} was closed twice")
-        if self.busy or self.streams_open:
+        if (self.busy or self.streams_open) and not self.died:
             self.world.violations.append(f"{self.ref} was closed in use")
         self.closed = True
         loop = loop_of()
@@ -250,6 +254,7 @@ class World:
         cached: bool = False,
         on_demand: bool = False,
         pinned: bool = False,
+        group: str = "",
         expected_bytes: int | None = None,
         **scripted: Any,
     ) -> ModelSpec:
@@ -264,6 +269,7 @@ class World:
             expected,
             pinned,
             on_demand,
+            group,
         )
 
     async def serve(self, name: str = "m", version: str = "1", **spec: Any) -> Fake:
@@ -369,12 +375,15 @@ class World:
             if line.waiting and line.running < line.limits.running:
                 self.violations.append("a free slot, and somebody waits")
         manager = self.engine.manager
+        own = manager._memory.budget("")
         staying = manager._memory.residents.keys() - manager._leaving - manager._retired.keys()
-        if manager._memory.max_models and len(staying) > manager._memory.max_models:
-            self.violations.append(f"{len(staying)} models in memory, beside those that are being replaced")
-        if manager._memory.max_bytes and manager._memory.bytes() > manager._memory.max_bytes:
-            self.violations.append(f"{manager._memory.bytes()} bytes in memory")
-        if manager._memory.max_bytes and self.held_bytes > manager._memory.max_bytes:
+        for group, budget in manager._memory.budgets.items():
+            count = sum(manager._memory.residents[ref].spec.group == group for ref in staying)
+            if budget.models and count > budget.models:
+                self.violations.append(f"{count} models in memory, beside those that are being replaced")
+            if budget.bytes and manager._memory.bytes(group) > budget.bytes:
+                self.violations.append(f"{manager._memory.bytes(group)} bytes in memory")
+        if own.bytes and len(manager._memory.budgets) == 1 and self.held_bytes > own.bytes:
             self.violations.append(f"{self.held_bytes} bytes held by models, loading and closing ones included")
         assert not self.violations, self.violations
 
@@ -406,6 +415,9 @@ class World:
             assert not line._callers and not line._turns
         assert not self.engine.manager._memory.leases
         assert not self.engine.manager._memory.loads
+        assert not self.engine.manager._memory.using and not self.engine.manager._memory.parting
+        turns = self.engine.manager._turns
+        assert not turns._waiters and not any(turns._lines.values())
         assert not self.engine.manager._retired and not self.engine.manager._leaving
         assert not self.engine.cache.flights
         assert not self.engine.cache._writes

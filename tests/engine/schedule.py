@@ -24,6 +24,7 @@ from maru.engine.errors import (
     Refused,
     TooManyItems,
 )
+from maru.engine.memory import Budget
 from maru.engine.types import Limits, ModelRef, Request, Result
 
 ERRORS: dict[str, type[Exception]] = dict.fromkeys(FATES, ModelFailed) | {
@@ -104,12 +105,12 @@ class Play:
     async def run(self) -> None:
         d = self.dice
         kind = d.of("", "", "", "good", "slow", "corrupt", "failing")
+        budget = Budget(d.of(0, 2, 1), d.of(0, 100, 150), d.of(0.0, 0.0, 3.0))
         async with World(
             result_store=Store(kind) if kind else None,
             cache_ttl_s=d.of(3600.0, 2.0),
             cache_bytes=d.of(2**20, 600),
-            max_models=d.of(0, 2, 1),
-            max_model_bytes=d.of(0, 100, 150),
+            budgets={"": budget},
         ) as w:
             self.world = w
             w.loop.on_idle = self.check
@@ -133,7 +134,7 @@ class Play:
         manager = self.world.engine.manager
         batchers = [resident.batcher for resident in manager if resident.spec.ref.name == name]
         return (
-            any(ref.name == name for ref in manager._memory.loads)
+            any(ref.name == name for ref in (*manager._memory.loads, *manager._memory.parting.values()))
             or any(batcher._pending.running or batcher._pending or batcher._preparing for batcher in batchers)
             or any(model.streams_open for model in self.world.opened if model.ref.name == name)
         )

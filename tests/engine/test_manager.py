@@ -17,8 +17,10 @@ from maru.engine.errors import (
     ModelNotFound,
     ModelNotReady,
     NoRoom,
+    OutOfMemory,
 )
 from maru.engine.events import ModelChanged
+from maru.engine.memory import Budget
 from maru.engine.types import Limits, ModelRef
 
 LIMITS = Limits(running=100, waiting=100, max_batch_size=100)
@@ -305,7 +307,7 @@ async def test_a_model_larger_than_all_memory_is_refused_before_anything_leaves(
     async with World(LIMITS, max_model_bytes=100) as world:
         await three(world, memory_bytes=30)
         world.engine.repository.add(world.spec("huge", memory_bytes=101, on_demand=True))
-        with pytest.raises(NoRoom):
+        with pytest.raises(OutOfMemory):
             await world.infer(world.request(model="huge"))
         assert names(world) == ["a@1", "b@1", "c@1"] and len(world.opened) == 3
 
@@ -316,7 +318,7 @@ async def test_a_model_that_turns_out_larger_than_all_memory_leaves_and_is_repor
         await three(world, memory_bytes=30)
         spec = world.spec("huge", memory_bytes=200, expected_bytes=0)
         world.loop.on_idle = None
-        with pytest.raises(NoRoom):
+        with pytest.raises(OutOfMemory):
             await world.engine.manager.load(spec)
         assert names(world) == ["a@1", "b@1", "c@1"]
         await asyncio.sleep(1)
@@ -380,6 +382,190 @@ async def test_a_model_in_use_is_not_unloaded() -> None:
             await world.infer(world.request())
 
 
+@virtual
+async def test_each_group_of_models_has_a_budget_of_its_own() -> None:
+    budgets = {"llm": Budget(models=2, bytes=100)}
+    async with World(LIMITS, max_models=1, max_model_bytes=50, budgets=budgets) as world:
+        await world.serve("other", memory_bytes=50)
+        for name in "ab":
+            await world.serve(name, group="llm", memory_bytes=40)
+        assert names(world) == ["a@1", "b@1", "other@1"]
+        await world.serve("c", group="llm", memory_bytes=60)
+        assert names(world) == ["b@1", "c@1", "other@1"]
+        await world.serve("last", memory_bytes=20)
+        assert names(world) == ["b@1", "c@1", "last@1"]
+
+
+@virtual
+async def test_pinned_models_of_one_group_leave_the_room_of_another_alone() -> None:
+    async with World(LIMITS, max_models=1, budgets={"llm": Budget(models=2)}) as world:
+        await world.serve("pinned", pinned=True)
+        for name in "abc":
+            await world.serve(name, group="llm")
+        assert names(world) == ["b@1", "c@1", "pinned@1"]
+
+
+PATIENT = {"llm": Budget(models=1, patience_s=10.0)}
+
+
+@virtual
+async def test_a_patient_budget_has_a_model_wait_until_another_is_no_longer_used() -> None:
+    async with World(LIMITS, budgets=PATIENT) as world:
+        await world.serve("a", group="llm", base_s=4.0)
+        world.engine.repository.add(world.spec("b", group="llm", on_demand=True))
+        busy, began = world.ask(model="a"), world.loop.time()
+        await ticks(5)
+        await world.infer(world.request(model="b"))
+        assert busy.done() and world.loop.time() == began + 4 + 1 + 1
+        assert names(world) == ["b@1"]
+
+
+@virtual
+async def test_patience_ends_and_who_waited_is_told_when_to_come_back() -> None:
+    async with World(LIMITS, budgets=PATIENT) as world:
+        await world.serve("a", group="llm", base_s=20.0)
+        world.engine.repository.add(world.spec("b", group="llm", on_demand=True))
+        busy, began = world.ask(model="a"), world.loop.time()
+        await ticks(5)
+        with pytest.raises(NoRoom):
+            await world.infer(world.request(model="b"))
+        assert world.loop.time() == began + 10 and names(world) == ["a@1"]
+        await busy
+        await world.infer(world.request(model="b"))
+
+
+@virtual
+async def test_those_who_wait_for_room_get_in_by_turns() -> None:
+    async with World(LIMITS, budgets={"llm": Budget(models=1, patience_s=100.0)}) as world:
+        order = []
+
+        async def ask(name: str) -> None:
+            await world.infer(world.request(model=name, deadline_s=200))
+            order.append(name)
+
+        await world.serve("a", group="llm", base_s=3.0)
+        for name in "bcd":
+            world.engine.repository.add(world.spec(name, group="llm", on_demand=True))
+        asked = []
+        for name in "abcd":
+            asked.append(asyncio.ensure_future(ask(name)))
+            await asyncio.sleep(0.1)
+        await asyncio.gather(*asked)
+        assert order == ["a", "b", "c", "d"]
+
+
+@virtual
+async def test_a_deadline_ends_the_wait_for_room_and_the_next_in_line_is_not_held_up() -> None:
+    async with World(LIMITS, budgets=PATIENT) as world:
+        await world.serve("a", group="llm", base_s=5.0)
+        for name in "bc":
+            world.engine.repository.add(world.spec(name, group="llm", on_demand=True))
+        busy = world.ask(model="a")
+        await ticks(5)
+        hasty = world.ask(model="b", deadline_s=1)
+        await asyncio.sleep(0.5)
+        await world.infer(world.request(model="c"))
+        assert isinstance(hasty.exception(), DeadlineExceeded) and busy.done()
+
+
+async def keep_asking(world: World, name: str, answers: list[str], until: float) -> None:
+    while world.loop.time() < until:
+        await world.infer(world.request(model=name, deadline_s=100))
+        answers.append(name)
+
+
+@virtual
+async def test_a_model_that_is_never_without_requests_gives_way_to_another_for_a_while() -> None:
+    budget = Budget(models=2, patience_s=40.0)
+    async with World(Limits(running=2, waiting=10), budgets={"llm": budget}) as world:
+        for name in "abc":
+            world.engine.repository.add(world.spec(name, group="llm", on_demand=True, base_s=0.7))
+        answers: list[str] = []
+        until = world.loop.time() + 400
+        await asyncio.gather(*(keep_asking(world, name, answers, until) for name in "abcabcabc"))
+        assert {name: answers.count(name) > 100 for name in "abc"} == {"a": True, "b": True, "c": True}
+        assert world.changes().count("c@1 evicted") < 400 / 10, "they take turns, and not at every request"
+
+
+@virtual
+async def test_what_is_under_way_is_never_cut_off_for_another_and_new_requests_stand_back_for_a_while_only() -> None:
+    async with World(LIMITS, budgets={"llm": Budget(models=1, patience_s=8.0)}) as world:
+        await world.serve("a", group="llm", on_demand=True, base_s=100.0)
+        world.engine.repository.add(world.spec("b", group="llm", on_demand=True))
+        long = world.ask(model="a", deadline_s=300)
+        await ticks(5)
+        began = world.loop.time()
+        other = world.ask(model="b", deadline_s=300)
+        await asyncio.sleep(3)
+        async with world.stream(world.request(model="a", deadline_s=300)):
+            assert world.loop.time() == began + 4, "the second quarter is over"
+        await asyncio.wait([other])
+        assert isinstance(other.exception(), NoRoom) and world.loop.time() == began + 8
+        await long
+
+
+@virtual
+async def test_a_pinned_model_gives_way_to_nobody() -> None:
+    async with World(LIMITS, budgets=PATIENT) as world:
+        await world.serve("a", group="llm", on_demand=True, pinned=True)
+        world.engine.repository.add(world.spec("b", group="llm", on_demand=True))
+        answers: list[str] = []
+        busy = asyncio.ensure_future(keep_asking(world, "a", answers, world.loop.time() + 20))
+        with pytest.raises(NoRoom):
+            await world.infer(world.request(model="b"))
+        await busy
+        assert len(answers) == 20
+
+
+@virtual
+async def test_closing_ends_the_wait_for_room() -> None:
+    async with World(LIMITS, budgets=PATIENT) as world:
+        await world.serve("a", group="llm", base_s=5.0)
+        world.engine.repository.add(world.spec("b", group="llm", on_demand=True))
+        busy, waiting = world.ask(model="a"), world.ask(model="b")
+        await asyncio.sleep(1)
+        began = world.loop.time()
+        await asyncio.gather(world.engine.close(), return_exceptions=True)
+        await asyncio.wait([waiting, busy])
+        assert isinstance(waiting.exception(), NoRoom | Draining) and world.loop.time() <= began + 5
+
+
+@pytest.mark.parametrize("on_demand", [True, False])
+@virtual
+async def test_a_model_that_has_ended_by_itself_is_loaded_again_once_by_those_who_ask_next(on_demand: bool) -> None:
+    async with World(LIMITS) as world:
+        script = Script(LIMITS)
+        first = await world.serve(script=script, on_demand=on_demand)
+        first.died = True
+        assert world.engine.manager.get(first.ref) is None
+        asked = [world.ask() for _ in range(5)]
+        await asyncio.wait(asked)
+        answers = [outcome(task) for task in asked]
+        assert not isinstance(answers[0], Exception) and script.loads == 2
+        assert on_demand == (not any(isinstance(answer, ModelNotReady) for answer in answers))
+        await world.infer(world.request())
+        assert script.loads == 2 and first.closed
+
+
+@virtual
+async def test_a_model_that_has_ended_while_others_still_use_it_makes_nobody_wait() -> None:
+    async with World(LIMITS, max_models=1) as world:
+        first = await world.serve(on_demand=True, base_s=10.0)
+        async with world.stream(world.request()):
+            first.died = True
+            began = world.loop.time()
+            await world.infer(world.request())
+            assert world.loop.time() == began + 1 + 10
+
+
+@virtual
+async def test_what_a_load_says_of_memory_is_said_to_who_asked() -> None:
+    async with World(LIMITS) as world:
+        world.engine.repository.add(world.spec(fails_to_load=OutOfMemory("too large"), on_demand=True))
+        with pytest.raises(OutOfMemory):
+            await world.infer(world.request())
+
+
 # Swapping
 
 
@@ -427,7 +613,7 @@ async def test_a_swap_that_fails_keeps_the_old_version(how: str) -> None:
             memory_bytes=40 if how == "fails" else 400,
             fails_to_load=OSError() if how == "fails" else None,
         )
-        with pytest.raises((ModelLoadFailed, NoRoom)):
+        with pytest.raises((ModelLoadFailed, OutOfMemory)):
             await world.engine.manager.swap(new)
         assert (await world.infer(world.request())).ref == old.ref
         with pytest.raises(ModelNotFound):

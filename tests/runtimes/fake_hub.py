@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE = (".safetensors", ".bin", ".model")
+LARGE = (".safetensors", ".bin", ".model", ".gguf")
 """Files kept outside of git, named by their SHA-256."""
 
 

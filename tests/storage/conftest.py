@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from .postgres import PostgresServer
 from .servers import RedisServer
 
 
@@ -18,3 +20,19 @@ def server() -> Iterator[RedisServer]:
 def redis_server(server: RedisServer) -> RedisServer:
     server.admin.flushall()
     return server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests that don't stop it."""
+    with PostgresServer() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/maru.db"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.database()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +23,7 @@ def list_bundles(*, as_json: bool) -> None:
     """The versions, newest first, with the aliases that point to each and what was measured of it."""
     with _bundles() as bundles:
         versions, aliases = bundles.versions(), bundles.aliases()
-    told = [
+    told: list[dict[str, Any]] = [
         {
             "version": bundle.version,
             "aliases": [alias for alias, version in aliases.items() if version == bundle.version],

@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from maru.commands import bundles
+from maru.commands import bundles, language_models
 from maru.commands.bundles import RECOMMEND
 from maru.commands.screen import fail, screen
 from maru.settings import Settings
@@ -31,21 +32,48 @@ AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 @app.command()
 def pull(
-    model: Annotated[str, typer.Argument(help="A repository on the hub, such as google/embeddinggemma-300m.")],
+    model: Annotated[
+        str, typer.Argument(help="A repository on the hub, such as google/embeddinggemma-300m; or style.")
+    ],
+    file: Annotated[str | None, typer.Option(help="Of a repository with several GGUF files, which.")] = None,
+    service: Annotated[
+        Literal["embedding", "ai"] | None,
+        typer.Option("--for", help="Which service is to have it; default: embedding for sentence encoders, else ai."),
+    ] = None,
+    precision: Annotated[Literal["fp32", "fp16", "int8"], typer.Option(help="Of style.")] = "fp32",
 ) -> None:
     """Fetch a model, so that the first start need not."""
+    settings = Settings.read()
+    if model == "style":
+        from maru.services.style.training.command import run_pull
+
+        token, endpoint = settings.hf_token, settings.hf_endpoint
+        raise SystemExit(
+            run_pull(home=settings.maru_home, screen=screen, precision=precision, token=token, endpoint=endpoint)
+        )
+    if service is None:
+        service = "ai" if file is not None or language_models.generates(settings, model) else "embedding"
+    if service == "ai":
+        print(language_models.pull_model(settings, model, file))  # noqa: T201
+    else:
+        print(_pulled(settings, model))  # noqa: T201
+
+
+@app.command()
+def rm(model: Annotated[str, typer.Argument(help="A language model's id, as GET /api/v1/models has it.")]) -> None:
+    """Delete a language model's files. One that is in memory answers on until it is unloaded."""
+    language_models.remove_model(Settings.read(), model)
+
+
+def _pulled(settings: Settings, model: str) -> Path:
     from maru.engine.errors import ModelLoadFailed
     from maru.runtimes.locate import locate
 
-    settings = Settings.read()
     try:
         with screen.status(f"fetching {model}"):
-            folder = locate(
-                model, settings.maru_home / "models", token=settings.hf_token, endpoint=settings.hf_endpoint
-            )
+            return locate(model, settings.maru_home / "models", token=settings.hf_token, endpoint=settings.hf_endpoint)
     except ModelLoadFailed as error:
         fail(str(error))
-    print(folder)  # noqa: T201
 
 
 @app.command("list")

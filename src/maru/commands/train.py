@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from maru.commands.screen import fail, screen
+from maru.commands.train_llm import llm
 from maru.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Train a model on your data.")
@@ -66,9 +67,7 @@ def recommend(
     teaching: Annotated[int | None, typer.Option(min=1, help="At most so many visits teach the rankers.")] = None,
     measuring: Annotated[int | None, typer.Option(min=1, help="At most so many visits measure.")] = None,
     memory: Annotated[float | None, typer.Option(min=0.01, help="GiB for events; default: half the machine's.")] = None,
-    ray: Annotated[
-        str | None, typer.Option(help="A Ray cluster for co-visitation; `local`: here.")
-    ] = None,
+    ray: Annotated[str | None, typer.Option(help="A Ray cluster for co-visitation; `local`: here.")] = None,
 ) -> None:
     """Recommend what sessions want next: train on their events, measure on the newest of them, keep the bundle."""
     from maru.services.recommend.training.command import run
@@ -92,6 +91,39 @@ def recommend(
                 ray=ray,
             )
         )
+
+
+@app.command("style-text")
+def style_text(
+    folder: Annotated[
+        Path | None, typer.Argument(help="lexicon.yaml, templates.yaml, palettes.yaml; default: the project's.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the bundle goes; default: under MARU_HOME.")] = None,
+    version: Annotated[str, typer.Option(help="What it calls itself.")] = "v1.0.0-starter",
+    seed: Annotated[int, typer.Option(min=0, help="Of the sentences.")] = 0,
+) -> None:
+    """Teach the style service's text matcher your own words."""
+    from maru.services.style.training.command import run_text
+
+    home = Settings.read().maru_home
+    raise SystemExit(run_text(folder, home=home, screen=screen, output=output, version=version, seed=seed))
+
+
+@app.command()
+def style(
+    photographs: Annotated[Path, typer.Argument(help="A folder of images for each style, and `none`.")],
+    bundle: Annotated[Path | None, typer.Option(help="Which to calibrate; default: the one that serves.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where it goes; default: under MARU_HOME.")] = None,
+    version: Annotated[str | None, typer.Option(help="What it calls itself.")] = None,
+) -> None:
+    """Calibrate how the style model reads images."""
+    from maru.services.style.training.command import run_images
+
+    home = Settings.read().maru_home
+    raise SystemExit(run_images(photographs, home=home, screen=screen, bundle=bundle, output=output, version=version))
+
+
+app.command()(llm)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ in the order of the inputs. Leaving early, for whatever reason, gives back all t
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from maru.engine.events import Events
 from maru.engine.journey import Journey
 from maru.engine.lifecycle import Lifecycle
 from maru.engine.manager import Lease, Manager
+from maru.engine.memory import Budget
 from maru.engine.repository import Repository
 from maru.engine.types import Clock, ModelRef, Request, Result, Timings
 
@@ -55,14 +56,18 @@ class Engine:
         result_store: ResultStore | None = None,
         max_models: int = 0,
         max_model_bytes: int = 0,
+        budgets: Mapping[str, Budget] | None = None,
     ) -> None:
+        """`max_models` and `max_model_bytes` (0: no bound) are the budget of models that name no group, `budgets`
+        those of the others."""
         self.clock = clock
         self.events = Events()
         self.lifecycle = Lifecycle(self.events)
         self.repository = Repository()
         self.cache = Cache(self.events, clock, cache_bytes, cache_ttl_s, result_store)
         self.admission = Admission(self.events, clock)
-        self.manager = Manager(self.repository, self.events, clock, max_models, max_model_bytes)
+        own = Budget(max_models, max_model_bytes)
+        self.manager = Manager(self.repository, self.events, clock, {"": own, **(budgets or {})})
 
     async def infer(self, request: Request) -> Result:
         """The outputs for all inputs of the request, or the first error among them (see `engine.errors`)."""

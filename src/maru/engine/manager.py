@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Self
 
 from maru.engine.batcher import Batcher
-from maru.engine.errors import Draining, ModelLoadFailed, ModelNotReady, NoRoom, Refused
+from maru.engine.errors import Draining, ModelLoadFailed, ModelNotReady, NoRoom, OutOfMemory, Refused
 from maru.engine.events import Events, ModelChanged
-from maru.engine.memory import Load, Memory, Resident
+from maru.engine.memory import Budget, Load, Memory, Resident
 from maru.engine.model import Model, ModelSpec
 from maru.engine.repository import LATEST, Repository
+from maru.engine.turns import Turns
 from maru.engine.types import Clock, ModelRef
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class Lease:
 
     def __init__(self, manager: Manager, spec: ModelSpec) -> None:
         self._manager = manager
+        self._using = False
         self.spec = spec
 
     def __enter__(self) -> Self:
@@ -40,29 +43,34 @@ class Lease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.release(self.spec.ref)
+        self._manager.release(self.spec.ref, self._using)
 
     async def resident(self) -> Resident:
-        """The loaded model. Loads it if its spec says so; ModelNotReady or NoRoom at once otherwise."""
-        return await self._manager.resident(self.spec)
+        """The loaded model. Loads it if its spec says so; ModelNotReady otherwise. NoRoom when others are in use for
+        longer than its budget has patience."""
+        resident = await self._manager.resident(self.spec)
+        if not self._using:
+            self._using = True
+            self._manager.use(self.spec.ref)
+        return resident
 
 
 class Manager:
-    """Loads, swaps and evicts. At most `max_models` and `max_bytes` (0: no bound) are kept in memory."""
+    """Loads, swaps and evicts. What is kept in memory of each group of models stays within its budget; one without
+    a budget has no bound."""
 
     def __init__(
         self,
         repository: Repository,
         events: Events,
         clock: Clock,
-        max_models: int = 0,
-        max_bytes: int = 0,
+        budgets: Mapping[str, Budget] | None = None,
         threads: int = 2,
     ) -> None:
         self._repository = repository
         self._events = events
         self._clock = clock
-        self._memory = Memory(max_models, max_bytes)
+        self._memory = Memory(budgets or {})
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="maru-load")
         self._load_s: dict[str, float] = {}
         self._retired: dict[ModelRef, asyncio.Future[None]] = {}
@@ -70,6 +78,7 @@ class Manager:
         self._leaving: set[ModelRef] = set()
         self._closing: dict[asyncio.Task[None], Resident] = {}
         self._restoring: set[asyncio.Task[None]] = set()
+        self._turns = Turns(self._memory, clock)
         self._closed = False
 
     def lease(self, spec: ModelSpec) -> Lease:
@@ -77,24 +86,32 @@ class Manager:
         return Lease(self, spec)
 
     def claim(self, ref: ModelRef) -> None:
-        leases = self._memory.leases
-        leases[ref] = leases.get(ref, 0) + 1
+        _count(self._memory.leases, ref, 1)
 
-    def release(self, ref: ModelRef) -> None:
-        self._memory.leases[ref] -= 1
-        if not self._memory.leases[ref]:
-            del self._memory.leases[ref]
-            self._free(ref)
+    def use(self, ref: ModelRef) -> None:
+        _count(self._memory.using, ref, 1)
+
+    def release(self, ref: ModelRef, used: bool = False) -> None:
+        if (resident := self._memory.residents.get(ref)) is not None:
+            resident.used = self._clock()
+        if used:
+            _count(self._memory.using, ref, -1)
+        _count(self._memory.leases, ref, -1)
+        self._free(ref)
 
     async def resident(self, spec: ModelSpec) -> Resident:
         """The loaded model of a leased version."""
-        resident = self._memory.residents.get(spec.ref)
-        if resident is None:
-            if not spec.on_demand:
-                raise ModelNotReady("the model is not loaded yet", self.ready_in_s(spec))
-            resident = await self.load(spec)
-        resident.used = self._clock()
-        return resident
+        while True:
+            await self._turns.stood_back(spec)
+            died = self._bury(spec.ref)
+            resident = self._memory.residents.get(spec.ref)
+            if resident is None:
+                if not spec.on_demand and not died:
+                    raise ModelNotReady("the model is not loaded yet", self.ready_in_s(spec))
+                resident = await self.load(spec)
+            if self._memory.residents.get(spec.ref) is resident and not self._memory.stands_back(spec):
+                resident.used = self._clock()
+                return resident
 
     def ready_in_s(self, spec: ModelSpec) -> float:
         """Seconds until the model should be loaded, from how long it took before; 1 when that isn't known."""
@@ -103,8 +120,9 @@ class Manager:
         return max(1.0, self._load_s.get(spec.ref.name, 1.0) - (self._clock() - since))
 
     def get(self, ref: ModelRef) -> Resident | None:
-        """The resident of that version, if it is in memory."""
-        return self._memory.residents.get(ref)
+        """The resident of that version, if it is in memory and can answer."""
+        resident = self._memory.residents.get(ref)
+        return resident if resident is not None and resident.model.alive() else None
 
     def loading(self, ref: ModelRef) -> bool:
         return ref in self._memory.loads
@@ -115,8 +133,9 @@ class Manager:
     async def load(self, spec: ModelSpec) -> Resident:
         """Bring a version into memory; all who ask for it meanwhile wait for the same load.
 
-        ModelLoadFailed, NoRoom: nothing has changed then.
+        ModelLoadFailed, NoRoom, OutOfMemory: nothing has changed then.
         """
+        self._bury(spec.ref)
         resident = self._memory.residents.get(spec.ref)
         if resident is not None:
             return resident
@@ -152,7 +171,8 @@ class Manager:
 
         It is loaded and warm before they move. Returns when what they stood for before has given its last
         answer and is unloaded, so that nothing is answered by it afterwards. Until they move it serves on: it is
-        not evicted for the new one, which may exceed `max_models` meanwhile, but never `max_bytes` (NoRoom).
+        not evicted for the new one. Meanwhile there may be a model more than the budget says, but never more bytes
+        (NoRoom, OutOfMemory).
         """
         aliases = aliases or (LATEST,)
         async with self._swapping.setdefault(spec.ref.name, asyncio.Lock()):
@@ -195,6 +215,7 @@ class Manager:
         self._free(ref)
 
     def _free(self, ref: ModelRef) -> None:
+        self._turns.again()
         if ref in self._retired and ref not in self._memory.leases and ref not in self._memory.loads:
             self._unload(ref, "unloaded")
             self._retired.pop(ref).set_result(None)
@@ -218,6 +239,7 @@ class Manager:
         What still loads or computes `CLOSE_S` seconds later is left to the end of the process.
         """
         self._closed = True
+        self._turns.close()
         for ref in list(self._memory.residents):
             self._unload(ref, "unloaded")
         until = self._clock() + CLOSE_S
@@ -230,8 +252,9 @@ class Manager:
         try:
             if self._closed:
                 raise Draining("the server is stopping")
-            victims = self._victims(spec, spec.memory_bytes, self._memory.coming())
-            return await self._begin(spec, victims if self._memory.crowded(spec.memory_bytes) else [])
+            victims = await self._turns.room(spec, partial(self._room, spec), self._departing)
+            waits = self._memory.budget(spec.group).patience_s > 0  # what it has waited for, nobody takes meanwhile
+            return await self._begin(spec, victims if waits or self._memory.crowded(spec) else [])
         finally:
             del self._memory.loads[spec.ref]
             self._free(spec.ref)
@@ -243,7 +266,7 @@ class Manager:
         started = self._clock()
         self._events.emit(ModelChanged(spec.ref, "loading"))
         try:
-            await self._vacated()
+            await self._vacated(spec.group)
             resident = self._land(spec, await self._opened(spec))
         except BaseException as error:
             cause = error.__cause__ or error
@@ -258,20 +281,20 @@ class Manager:
     async def _opened(self, spec: ModelSpec) -> Model:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._open, spec)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, OutOfMemory):
             raise
         except BaseException as error:
             raise ModelLoadFailed("the model could not be loaded") from error
 
     def _land(self, spec: ModelSpec, model: Model) -> Resident:
         batcher = Batcher(spec.ref, model, spec.limits, self._events, self._clock)
-        resident = Resident(spec, model, batcher, self._clock())
+        resident = Resident(spec, model, batcher, used=self._clock(), since=self._clock())
         try:
             if self._closed:
                 raise Draining("the server is stopping")
             for victim in self._victims(spec, model.memory_bytes, ()):
                 self._unload(victim.spec.ref, "evicted")
-        except Refused:
+        except (Refused, OutOfMemory):
             self._dispose(resident)
             raise
         self._memory.residents[spec.ref] = resident
@@ -287,17 +310,24 @@ class Manager:
             raise
         return model
 
-    async def _vacated(self) -> None:
+    async def _vacated(self, group: str) -> None:
         """Wait until what was unloaded has given back the memory that what is coming takes."""
-        while self._memory.max_bytes and self._closing:
-            leaving = sum(resident.model.memory_bytes for resident in self._closing.values())
-            if self._memory.bytes(self._memory.coming()) + leaving <= self._memory.max_bytes:
+        most = self._memory.budget(group).bytes
+        while most and (closing := {task: r for task, r in self._closing.items() if r.spec.group == group}):
+            leaving = sum(resident.model.memory_bytes for resident in closing.values())
+            if self._memory.bytes(group, self._memory.coming(group)) + leaving <= most:
                 return
-            await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(closing, return_when=asyncio.FIRST_COMPLETED)
+
+    def _room(self, spec: ModelSpec) -> list[Resident]:
+        return self._victims(spec, spec.memory_bytes, self._memory.coming(spec.group))
+
+    def _departing(self) -> set[ModelRef]:
+        return self._leaving | self._retired.keys()
 
     def _victims(self, spec: ModelSpec, need: int, coming: Collection[ModelSpec]) -> list[Resident]:
         outgoing = {ref for ref in self._leaving if ref.name == spec.ref.name} | self._retired.keys()
-        return self._memory.victims(need, coming, outgoing)
+        return self._memory.victims(spec.group, need, coming, outgoing)
 
     def _restore(self, evicted: list[Resident]) -> None:
         """A load that failed changes nothing: bring back what had to leave for it."""
@@ -310,14 +340,24 @@ class Manager:
         try:
             if self._knows(spec.ref):
                 await self.load(spec)
-        except (ModelLoadFailed, Refused):
+        except (ModelLoadFailed, OutOfMemory, Refused):
             log.warning("%s could not be loaded again", spec.ref)
 
     def _unload(self, ref: ModelRef, change: str) -> None:
         resident = self._memory.residents.pop(ref, None)
         if resident is not None:
+            self._turns.again()
             self._dispose(resident)
             self._events.emit(ModelChanged(ref, "evicted" if change == "evicted" else "unloaded"))
+
+    def _bury(self, ref: ModelRef) -> bool:
+        """Forget a model that can't answer any more, whoever holds it; whether it was one."""
+        resident = self._memory.residents.get(ref)
+        if resident is None or resident.model.alive():
+            return False
+        log.warning("%s has ended by itself, and is loaded again", ref)
+        self._unload(ref, "unloaded")
+        return True
 
     def _dispose(self, resident: Resident) -> None:
         closing = asyncio.get_running_loop().create_task(self._close(resident))
@@ -328,3 +368,10 @@ class Manager:
         """Close the model once no thread is in it: a computation whose callers have all left goes on."""
         await resident.batcher.close()
         await asyncio.get_running_loop().run_in_executor(self._threads, resident.model.close)
+
+
+def _count(counts: dict[ModelRef, int], ref: ModelRef, change: int) -> None:
+    """Add to one count; those that are zero are not kept."""
+    counts[ref] = counts.get(ref, 0) + change
+    if not counts[ref]:
+        del counts[ref]

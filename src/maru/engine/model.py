@@ -49,6 +49,11 @@ class Model:
         """The parts of the answer to one prepared input, as they are made. Closing the iterator stops the work."""
         raise TypeError(f"{type(self).__name__} does not stream")
 
+    def alive(self) -> bool:
+        """Whether it can still answer. One that can't, since its process has ended, is loaded again by who asks next.
+        Called on the event loop for every request."""
+        return True
+
     def warm(self) -> None:
         """Run once after loading, in a worker thread, before the model is given a request."""
 
@@ -71,6 +76,7 @@ class ModelSpec:
     `load` builds the model in a worker thread. `memory_bytes` is what loading is expected to take, 0 when
     unknown. A `pinned` model is never evicted. `on_demand` lets a request load it; otherwise a request
     for a model that is not in memory is refused until it is. Without a `codec` its outputs are not cached.
+    `group` names the budget that it counts against.
     """
 
     ref: ModelRef
@@ -80,3 +86,4 @@ class ModelSpec:
     memory_bytes: int = 0
     pinned: bool = False
     on_demand: bool = False
+    group: str = ""

@@ -47,6 +47,7 @@ MEANINGS = {
     429: "Too many requests; `Retry-After` says when to come back.",
     431: "The request headers are too large.",
     500: "The server failed; the request id finds the cause in its log.",
+    502: "What the request names elsewhere could not be fetched.",
     503: "Not ready; `Retry-After` says when to come back.",
     504: "The deadline passed before the answer was made.",
     507: "Out of memory.",

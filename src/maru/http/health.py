@@ -81,3 +81,16 @@ class Health:
             ),
             Route("GET", "/metrics", self.metrics, content=text, protected=False, tags=("operations",)),
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class CommonHealth(Health):
+    """Of several services: ready when all of them are."""
+
+    parts: tuple[Health, ...] = ()
+
+    def readiness(self) -> Readiness:
+        told = [part.readiness() for part in self.parts]
+        models = {name: loaded for one in told for name, loaded in one.models.items()}
+        ready = all(one.status == "ready" for one in told)
+        return Readiness(status="ready" if ready else "not_ready", state=self.engine.lifecycle.state, models=models)

@@ -61,9 +61,9 @@ class EventStream(Response):
 
     `source` is entered before anything is sent: what it raises then (a full queue, an unknown model) is
     raised to whoever called this response, and can still become a status code. After that an error is sent
-    as the event that `describe` makes of it, and `SHUTDOWN` when `ending` is set, and the stream ends. The
-    source is left, and its iterator closed, whatever happens: at the end, on an error, when the client
-    leaves, or takes longer than `write_timeout_s` over one event.
+    as the event that `describe` makes of it, and `last`, by default `SHUTDOWN`, when `ending` is set, and the
+    stream ends. The source is left, and its iterator closed, whatever happens: at the end, on an error, when
+    the client leaves, or takes longer than `write_timeout_s` over one event.
 
     A comment is sent when nothing else was for `heartbeat_s`, so that a dead connection is noticed.
     """
@@ -77,6 +77,7 @@ class EventStream(Response):
         ending: asyncio.Event,
         describe: Callable[[Exception], ServerEvent],
         headers: Mapping[str, str] | None = None,
+        last: ServerEvent | None = None,
         heartbeat_s: float = 15.0,
         write_timeout_s: float = 5.0,
     ) -> None:
@@ -86,6 +87,7 @@ class EventStream(Response):
         self._source = source
         self._ending = ending
         self._describe = describe
+        self._last = last or SHUTDOWN
         self._heartbeat_s = heartbeat_s
         self._write_timeout_s = write_timeout_s
 
@@ -126,7 +128,7 @@ class EventStream(Response):
                 raise
             if not channel.started:
                 raise Draining("the server is stopping") from None
-        return SHUTDOWN if cut.expired() else None
+        return self._last if cut.expired() else None
 
     async def _keep(self, channel: _Channel, cut: asyncio.Timeout) -> None:
         """Beat while the source is silent. Cut it short when the server stops or the client is stuck."""

@@ -28,8 +28,7 @@ def fetch(name: str, cache: Path, *, token: str | None = None, endpoint: str | N
     Every file is held against the checksum that the hub gave for it. ModelUnavailable says why the model
     can't be had, and what to do.
     """
-    if not NAME.fullmatch(name) or ".." in name or "--" in name:
-        raise ModelUnavailable(f"{name[:96]!r} is no name of a repository on the hub, which is like owner/model")
+    check_name(name)
     folder = _download(name, cache, token, endpoint)
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not _intact(file):
@@ -40,7 +39,7 @@ def fetch(name: str, cache: Path, *, token: str | None = None, endpoint: str | N
 
 
 def _download(name: str, cache: Path, token: str | None, endpoint: str | None) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.utils.tqdm import tqdm
 
     class Quiet(tqdm):
@@ -59,15 +58,31 @@ def _download(name: str, cache: Path, token: str | None, endpoint: str | None) -
             ignore_patterns=ELSEWHERE,
             tqdm_class=Quiet,
         )
-    except errors.GatedRepoError:
-        said = "is gated: accept its terms on the hub, and set HF_TOKEN to a token of that account"
-        raise ModelUnavailable(f"{name} {said}") from None
-    except errors.RepositoryNotFoundError:
-        said = "is not on the hub, or is private and HF_TOKEN does not open it"
-        raise ModelUnavailable(f"{name} {said}") from None
     except Exception as error:  # of the library, the network or the disk
-        raise ModelUnavailable(f"{name} {_reason(error)}") from error
+        raise unavailable(name, error) from error
     return Path(folder)
+
+
+def unavailable(name: str, error: Exception) -> ModelUnavailable:
+    """What to tell of a repository that could not be had."""
+    from huggingface_hub import errors
+
+    match error:
+        case ModelUnavailable():
+            return error
+        case errors.GatedRepoError():
+            said = "is gated: accept its terms on the hub, and set HF_TOKEN to a token of that account"
+        case errors.RepositoryNotFoundError():
+            said = "is not on the hub, or is private and HF_TOKEN does not open it"
+        case _:
+            said = _reason(error)
+    return ModelUnavailable(f"{name} {said}")
+
+
+def check_name(name: str) -> None:
+    """ModelUnavailable for what can be no repository's name."""
+    if not NAME.fullmatch(name) or ".." in name or "--" in name:
+        raise ModelUnavailable(f"{name[:96]!r} is no name of a repository on the hub, which is like owner/model")
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import ml_dtypes
 import numpy as np
@@ -60,12 +60,8 @@ class SafetensorsFile:
             size = os.fstat(file.fileno()).st_size
             if size < 8:
                 raise self._bad("it is too short to be a safetensors file")
+            self.tensors = self._read_header(file, size)
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        try:
-            self.tensors = self._read_header(size)
-        except BaseException:
-            self._map.close()
-            raise
 
     def __enter__(self) -> Self:
         return self
@@ -82,11 +78,12 @@ class SafetensorsFile:
         mapped = np.frombuffer(self._map, DTYPES[place.dtype], count, place.start) if count else np.empty(0)
         return mapped.astype(DTYPES[place.dtype]).reshape(place.shape)
 
-    def _read_header(self, size: int) -> dict[str, TensorPlace]:
-        (length,) = struct.unpack("<Q", self._map[:8])
+    def _read_header(self, file: BinaryIO, size: int) -> dict[str, TensorPlace]:
+        """Not through the mapping: a file that is cut off while it is looked at would end the process."""
+        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\xff"))
         if length > MAX_HEADER_BYTES or 8 + length > size:
             raise self._bad("its header is longer than a header may be, or than the file")
-        header = self._parse(self._map[8 : 8 + length])
+        header = self._parse(file.read(length))
         places = dict(self._places(header, 8 + length, size))
         end = 8 + length
         for place in sorted(places.values(), key=lambda place: (place.start, place.stop)):

@@ -1,0 +1,1 @@
+"""Language models: generation, streaming, benchmarks (document 004)."""

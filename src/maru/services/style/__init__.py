@@ -1,0 +1,1 @@
+"""Furniture style in texts and images (document 000)."""

@@ -1,0 +1,1 @@
+"""Alembic's migrations of the benchmark tables. `maru.storage.migrate` runs them."""
