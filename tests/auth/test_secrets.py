@@ -23,8 +23,8 @@ TEMPLATES = [
     "short",
     "a" * 64,
     "abababababababababababababababababab",
-    " " + secrets.token_urlsafe(32),
-    secrets.token_urlsafe(32) + "\n",
+    " 3Ak2pkUxAvHH4QhRMBiqo8VEova1d2x4T7NQ9a1rn38",
+    "e6Q7T5BAzC006unvUHqYa6UdU9tQo3yq3HQqchgv248\n",
     "super-secret-jwt-token-with-at-least-32-characters-long",
 ]
 

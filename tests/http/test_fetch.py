@@ -80,7 +80,7 @@ async def test_post_follows_no_redirect() -> None:
     [
         ("120", 120, 120),
         (" 7 ", 7, 7),
-        (format_datetime(datetime.now(UTC) + timedelta(hours=10), usegmt=True), 35_000, 36_000),
+        pytest.param(format_datetime(datetime.now(UTC) + timedelta(hours=10), usegmt=True), 35_000, 36_000, id="date"),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
         ("9" * 400, 999_999_999, 999_999_999),
     ],

@@ -34,7 +34,7 @@ def test_it_repeats_and_the_files_hold_what_was_trained(small, lexicon, trained,
     screen = Console(file=io.StringIO(), width=160)
     assert run_text(small, home=tmp_path, screen=screen, version="v7") == 0
     said = screen.file.getvalue()  # type: ignore[attr-defined]
-    assert "known words in new sentences" in said and "5/5" in said
+    assert "known words in new sentences" in said and "100%" in said
     bundle = StyleBundle.open(kept(tmp_path))
     assert (bundle.version, bundle.styles, bundle.stand_in) == ("v7", lexicon.styles, True)
     texts = ["모던한 거실", "빈티지 소파", "한옥", "아무 말", "vintage"]

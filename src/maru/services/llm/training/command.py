@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from maru.services.llm.training.errors import TrainingError
 from maru.services.llm.training.writing import KINDS
+from maru.telemetry.stages import Stages
 
 UNUSABLE = 2
 LOG, REPORT = "training.jsonl", "report.md"
@@ -57,7 +56,7 @@ def run(
         python=python,
     )
     try:
-        with _Screen(screen) as progress:
+        with Stages(screen) as progress:
             trained = train(options, progress)
         folder = output or home / "training" / f"llm-{trained.text.sha256[:12]}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,26 +76,3 @@ def run(
 def _failed(screen: Console, message: str) -> int:
     screen.print(f"maru: {message}", style="bold red", markup=False, soft_wrap=True)
     return UNUSABLE
-
-
-class _Screen:
-    """One bar for each stage of the training."""
-
-    def __init__(self, screen: Console) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), console=screen,
-        )  # fmt: skip
-        self._stages: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Screen:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._stages:
-            self._stages[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._stages[stage], completed=done)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from maru.engine.errors import ModelLoadFailed
 from maru.runtimes.locate import locate
@@ -17,6 +15,7 @@ from maru.services.style.training import images, production, report, stand_in
 from maru.services.style.training.errors import TrainingError
 from maru.services.style.training.lexicon import Lexicon
 from maru.services.style.training.text import train
+from maru.telemetry.stages import Stages
 
 UNUSABLE = 2
 MODEL = "google/siglip2-base-patch16-224"
@@ -36,7 +35,7 @@ def run_text(
     try:
         folder = source or materials()
         lexicon = Lexicon.read(folder)
-        with _Screen(screen) as progress:
+        with Stages(screen) as progress:
             trained = train(lexicon, seed, progress)
         stand_in.write(trained, folder, target, version)
     except (TrainingError, ModelLoadFailed, OSError) as error:
@@ -60,7 +59,7 @@ def run_images(
     try:
         source = bundle or (kept(home) if kept(home).is_dir() else starter())
         opened = StyleBundle.open(source)
-        with _Screen(screen) as progress:
+        with Stages(screen) as progress:
             trained = images.calibrate(opened, photographs, progress)
         images.write(trained, source, target, version or f"{opened.version}-calibrated")
     except (TrainingError, ModelLoadFailed, OSError) as error:
@@ -97,25 +96,3 @@ def _failed(screen: Console, error: Exception) -> int:
     message = f"the bundle can't be written: {error.strerror}" if isinstance(error, OSError) else str(error)
     screen.print(f"maru: {message}", style="bold red", markup=False, soft_wrap=True)
     return UNUSABLE
-
-
-class _Screen:
-    """One bar for each stage of a training."""
-
-    def __init__(self, screen: Console) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=screen
-        )
-        self._stages: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Screen:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._stages:
-            self._stages[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._stages[stage], completed=done)
