@@ -4,6 +4,7 @@
 
 llama.cpp's own server, 100 million parameters, 4 at once, 32 prompts of 48 words, 32 tokens each. In each round, in
 rotated order, the same prompts are asked by `maru bench llm`, by it once more, and by the client of these benchmarks.
+The server computes with one thread less than there are cores, so that what a client costs is not taken from it.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round: to see that it works")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--threads", type=int, default=max(1, cores() - 1))
     parser.add_argument("--name", default="llm_agreement", help="of the files in bench/results")
     given = parser.parse_args()
     rounds = given.rounds or (1 if given.quick else 7)

@@ -119,7 +119,7 @@ async def test_litserve_unbounded_queue() -> None:
         tasks = [world.ask(deadline_s=100) for _ in range(1000)]
         await ticks(6)
         assert sum(task.done() for task in tasks) == 1000 - 16
-        await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.mark.parametrize("threaded", [False, True], ids=["on the loop", "in a thread"])

@@ -526,7 +526,7 @@ async def test_closing_ends_the_wait_for_room() -> None:
         await asyncio.sleep(1)
         began = world.loop.time()
         await asyncio.gather(world.engine.close(), return_exceptions=True)
-        await asyncio.wait([waiting, busy])
+        await asyncio.gather(waiting, busy, return_exceptions=True)
         assert isinstance(waiting.exception(), NoRoom | Draining) and world.loop.time() <= began + 5
 
 
@@ -875,5 +875,5 @@ async def test_closing_under_requests_hangs_nobody() -> None:
         tasks = [world.ask(deadline_s=20) for _ in range(6)]
         await asyncio.sleep(0.5)
         await world.engine.close()
-        await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
         assert world.loop.time() <= 1021.5

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import socket
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, select, text
+from sqlalchemy.exc import OperationalError
 
 from maru.storage.database import Moment, connect, create
 
@@ -82,3 +85,11 @@ def test_moments_come_back_aware_and_in_utc(tmp_path: Path) -> None:
     assert nothing is None
     with pytest.raises(Exception, match="time zone"), engine.begin() as connection:
         connection.execute(table.insert(), [{"id": 3, "at": datetime(2026, 1, 1)}])
+
+
+@pytest.mark.parametrize("query", ["", "?connect_timeout=2"])
+def test_a_postgresql_that_takes_connections_and_says_nothing_is_given_up(query: str) -> None:
+    with ThreadPoolExecutor() as threads, socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = connect(f"postgresql://maru@127.0.0.1:{silent.getsockname()[1]}/maru{query}")
+        with pytest.raises(OperationalError):
+            threads.submit(engine.connect).result(30)

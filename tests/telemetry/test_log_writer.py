@@ -14,7 +14,6 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from maru.telemetry.log_format import JsonLines
 from maru.telemetry.log_writer import LogWriter
 from maru.telemetry.logs import EventLog, configure
 
@@ -32,7 +31,6 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 def writer_to(fd: int, most: int = 100) -> tuple[LogWriter, logging.Logger]:
     writer = LogWriter(fd, most)
-    writer.setFormatter(JsonLines())
     logger = logging.Logger("maru.test")
     logger.addHandler(writer)
     return writer, logger

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -49,6 +50,23 @@ def test_a_request_is_one_line_with_all_its_fields(logged: Configure) -> None:
         "compute_ms": 20.0,
         "total_ms": 25.0,
     }
+
+
+@pytest.mark.parametrize("format", ["json", "text"])
+def test_a_line_is_the_same_however_it_gets_to_the_writer(logged: Configure, format: str) -> None:
+    out = logged(format=format)
+    for log in (EventLog(), EventLog(out.writer)):
+        for status in (200, 404, 503):
+            log.http(finished(status=status, principal="\x1b[2J\ud800\nfake line"))
+    lines = [re.sub(r"\d\d:\d\d:\d\d\.\d{3}", "", line) for line in out.text().splitlines()]
+    assert len(lines) == 6 and lines[:3] == lines[3:]
+
+
+def test_a_level_that_is_not_wanted_is_not_written(logged: Configure) -> None:
+    out = logged(level="WARNING")
+    EventLog(out.writer).http(finished())
+    EventLog(out.writer).http(finished(status=503))
+    assert [line["status"] for line in out.lines()] == [503]
 
 
 def test_a_request_that_never_came_to_the_engine_has_the_same_fields(logged: Configure) -> None:

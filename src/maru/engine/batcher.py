@@ -54,8 +54,7 @@ class Batcher:
                 self._put(job, put, await self._prepare(inputs))
                 put += len(positions)
             admitted.request.stage = "computing"
-            await job.answered
-            return job.outputs
+            return await job.answered()
         finally:
             job.gone = True
             if job.slots:
@@ -126,9 +125,12 @@ class Batcher:
                 items.append(Item(job, index, ready.value, ready.cost, self._order, now))
             else:
                 job.finish(index, typed(ready))
-        self._pending.add(items)
         if len(items) < len(prepared):
             job.admitted.release(len(prepared) - len(items))
+        if self._model.inline and self._pending.passes(items):
+            self._deliver(items, compute(self._model, items, self._clock))
+            return
+        self._pending.add(items)
         if self._model.inline:
             self._dispatch()
         elif not self._called:
@@ -200,6 +202,11 @@ class Batcher:
 
     def _finish(self, batch: list[Item], computed: Computed) -> None:
         self._pending.done(batch)
+        self._deliver(batch, computed)
+        self._rest()
+
+    def _deliver(self, batch: Sequence[Item], computed: Computed) -> None:
+        """Give every item its output, or its error."""
         seconds = computed.ended - computed.started
         ran = [item for item in batch if item.order in computed.outputs]
         finished: dict[Job, int] = {}
@@ -228,7 +235,6 @@ class Batcher:
                     any(isinstance(output, Exception) for output in computed.outputs.values()),
                 )
             )
-        self._rest()
 
     def _rest(self) -> None:
         if self._idle is not None and not self._idle.done() and not self._pending.running and not self._preparing:

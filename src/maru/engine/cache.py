@@ -58,7 +58,7 @@ class Cache:
         self.flights: dict[bytes, asyncio.Future[_Landing]] = {}
 
     def once(self, spec: ModelSpec, request: Request) -> Entry:
-        """`async with` it: what of this request is known, and what its caller must compute."""
+        """`with` it: what of this request is known, and what its caller must compute."""
         return Entry(self, spec, request)
 
     def get(self, key: bytes) -> bytes | None:
@@ -154,10 +154,10 @@ class Entry:
             digests.append(digest.digest())
         return digests
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         """Whatever was not filled is handed over; that there is no model is what all the others would find too."""
         landing = _Landing(error) if isinstance(error, ABSENT) else _Landing(abandoned=True)
         for key in list(self._leads):

@@ -71,14 +71,16 @@ class Engine:
 
     async def infer(self, request: Request) -> Result:
         """The outputs for all inputs of the request, or the first error among them (see `engine.errors`)."""
-        async with Journey(request, self.lifecycle, self.events, self.clock) as journey:
-            with self.manager.lease(self.repository.resolve(request.model)) as lease:
-                journey.ref = lease.spec.ref
-                async with self.cache.once(lease.spec, request) as entry:
-                    while todo := await entry.todo():
-                        await self._compute(request, lease, entry, todo)
-                    journey.cache = entry.state
-                    return entry.result()
+        with (
+            Journey(request, self.lifecycle, self.events, self.clock) as journey,
+            self.manager.lease(self.repository.resolve(request.model)) as lease,
+        ):
+            journey.ref = lease.spec.ref
+            with self.cache.once(lease.spec, request) as entry:
+                while todo := await entry.todo():
+                    await self._compute(request, lease, entry, todo)
+                journey.cache = entry.state
+                return entry.result()
 
     async def _compute(self, request: Request, lease: Lease, entry: Entry, todo: Sequence[int]) -> None:
         spec = lease.spec
@@ -92,14 +94,16 @@ class Engine:
 
         The slot and the lease are held until the context is left, however much was read.
         """
-        async with Journey(request, self.lifecycle, self.events, self.clock) as journey:
-            with self.manager.lease(self.repository.resolve(request.model)) as lease:
-                spec = lease.spec
-                journey.ref = spec.ref
-                async with self.admission.enter(spec.ref.name, spec.limits, request, (0,)):
-                    resident = await lease.resident()
-                    async with resident.batcher.stream(request) as parts:
-                        yield Stream(parts, spec.ref, request.timings)
+        with (
+            Journey(request, self.lifecycle, self.events, self.clock) as journey,
+            self.manager.lease(self.repository.resolve(request.model)) as lease,
+        ):
+            spec = lease.spec
+            journey.ref = spec.ref
+            async with self.admission.enter(spec.ref.name, spec.limits, request, (0,)):
+                resident = await lease.resident()
+                async with resident.batcher.stream(request) as parts:
+                    yield Stream(parts, spec.ref, request.timings)
 
     def status(self, model: str) -> QueueStatus:
         """How busy the model's line is now."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+from types import TracebackType
 from typing import Self
 
+from maru.engine.cutoff import Cutoff
 from maru.engine.errors import DeadlineExceeded, EngineError, InputError, ModelNotFound, Refused
 from maru.engine.events import Events, Outcome, RequestFinished
 from maru.engine.lifecycle import Lifecycle
@@ -12,32 +13,35 @@ from maru.engine.types import CacheState, Clock, ModelRef, Request
 
 
 class Journey:
-    """`async with` it, around all that is done for a request. Raises DeadlineExceeded when time is up."""
+    """`with` it, around all that is done for a request. Raises DeadlineExceeded when time is up."""
 
     def __init__(self, request: Request, lifecycle: Lifecycle, events: Events, clock: Clock) -> None:
         self._request = request
         self._lifecycle = lifecycle
         self._events = events
         self._clock = clock
-        self._timeout = asyncio.timeout(request.deadline - clock())
+        self._cutoff = Cutoff()
         self._started = 0.0
         self.ref: ModelRef | None = None
         self.cache: CacheState | None = None
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._started = self._clock()
         try:
             self._lifecycle.__enter__()
         except Refused as error:
             self._report(error)
             raise
-        await self._timeout.__aenter__()
+        self._cutoff.__enter__()
+        self._cutoff.after(self._request.deadline - self._started)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._lifecycle.__exit__()
         try:
-            await self._timeout.__aexit__(kind, error, trace)  # type: ignore[arg-type]
+            self._cutoff.__exit__(kind, error, trace)
         except TimeoutError:
             late = DeadlineExceeded(self._request.stage)
             self._report(late)

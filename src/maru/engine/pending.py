@@ -15,22 +15,29 @@ from maru.engine.types import Clock, Limits
 
 
 class Job:
-    """The items of one request in a batcher, and the future of all their outputs."""
+    """The items of one request in a batcher, and their outputs."""
 
-    __slots__ = ("admitted", "answered", "gone", "outputs", "slots")
+    __slots__ = ("_answered", "admitted", "gone", "outputs", "slots")
 
     def __init__(self, admitted: Admitted) -> None:
         self.admitted = admitted
         self.slots = len(admitted.positions)
         self.outputs: list[Any] = [None] * self.slots
-        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answered: asyncio.Future[None] | None = None
         self.gone = False
 
     def finish(self, index: int, output: Any) -> None:
         self.outputs[index] = output
         self.slots -= 1
-        if not self.slots and not self.answered.done():
-            self.answered.set_result(None)
+        if not self.slots and self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+    async def answered(self) -> list[Any]:
+        """All outputs, once they are there."""
+        if self.slots:
+            self._answered = asyncio.get_running_loop().create_future()
+            await self._answered
+        return self.outputs
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +70,16 @@ class Pending:
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    def passes(self, items: Sequence[Item]) -> bool:
+        """Whether these may go past the queue as a batch: nothing waits in it, and nothing more could join them."""
+        if self._queue or self._closed or self._limits.max_queue_delay_s:
+            return False
+        return len(items) == 1 or (
+            len(items) <= self._limits.max_batch_size
+            and sum(item.cost for item in items) <= self._limits.max_batch_cost
+            and self._limits.batch_spread is None
+        )
 
     def add(self, items: Sequence[Item]) -> None:
         with self._lock:

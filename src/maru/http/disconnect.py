@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from starlette.types import Receive
 
+from maru.engine.cutoff import Cutoff
+
 T = TypeVar("T")
 
 
@@ -60,13 +62,13 @@ async def unless_gone(receive: Receive, work: Awaitable[T], departure: Departure
                 pass
         except Exception as exc:
             failure = exc
-        # A timeout that expires by hand: asyncio.timeout already tells its own cancellation from others'.
-        connected.reschedule(0.0)
+        connected.after(0.0)
 
+    connected = Cutoff()
     try:
-        async with asyncio.timeout(None) as connected:
+        with connected:
             if departure is not None and departure.told:
-                departure.watched_by(lambda: connected.reschedule(0.0))
+                departure.watched_by(lambda: connected.after(0.0))
                 try:
                     return await work
                 finally:
@@ -77,7 +79,7 @@ async def unless_gone(receive: Receive, work: Awaitable[T], departure: Departure
             finally:
                 watcher.cancel()
     except Exception as exc:
-        if not connected.expired():
+        if not connected.cut:
             raise
         if failure is not None:
             raise failure from None

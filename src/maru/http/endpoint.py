@@ -71,8 +71,10 @@ class Route:
 
     `answer` is the schema of a 200 (`content` its media types, where it isn't JSON), `errors` the status codes
     it can answer beside those that all can, `also` those whose schema is not the service's for problems.
-    `decode` reads a body that is not plain JSON. The handler's first parameter is a `Caller`; one that is a
-    Pydantic class is read from the body, and the others from the path and the query.
+    `decode` reads a body that is not plain JSON, and `form` is the JSON schema of one that is a form. A body larger
+    than `max_body_bytes`, where that is less than the service's limit, is refused before it is read; the path then has
+    no parameters. The handler's first parameter is a `Caller`; one that is a Pydantic class is read from the body, and
+    the others from the path and the query.
     """
 
     method: str
@@ -90,6 +92,8 @@ class Route:
     content: Mapping[str, Any] | None = None
     also: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     decode: Callable[[Call, bytes], BaseModel] | None = None
+    form: Mapping[str, Any] | None = None
+    max_body_bytes: int | None = None
 
 
 class Endpoint(APIRoute):

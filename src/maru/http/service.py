@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +85,16 @@ class ServiceApp:
                 self._fixed[route.method, route.path] = endpoint
         self.api.openapi = self._openapi  # type: ignore[method-assign]
         self._doors = {route.path.split("/")[1]: self._door(route.envelope) for route in routes if route.envelope}
+        self._narrow = {
+            route.path: self._door(route.envelope or service.envelope, route.max_body_bytes)
+            for route in routes
+            if route.max_body_bytes is not None
+        }
         self._front = self._door(service.envelope)
         self.app = Access(self._enter, service.name, report)
 
-    def _door(self, envelope: Envelope) -> Wire:
-        return Wire(self._dispatch, envelope, max_body_bytes=self.service.max_body_bytes)
+    def _door(self, envelope: Envelope, max_body_bytes: int | None = None) -> Wire:
+        return Wire(self._dispatch, envelope, max_body_bytes=max_body_bytes or self.service.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
@@ -98,9 +103,9 @@ class ServiceApp:
         await self._door_of(scope)(scope, receive, send)
 
     def _door_of(self, scope: Scope) -> Wire:
-        """The door that a path is behind: `/v1` and `/v2` have error shapes of their own."""
+        """The door that a path is behind: `/v1` and `/v2` have error shapes of their own, some paths a limit."""
         path: str = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        return self._doors.get(path[1:].partition("/")[0], self._front)
+        return self._narrow.get(path) or self._doors.get(path[1:].partition("/")[0], self._front)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A path without parameters is looked up; FastAPI's router finds the others."""
@@ -162,6 +167,7 @@ class ServiceApp:
             "tags": list(route.tags),
             "response_class": Response if route.content is not None else JSONResponse,
             "dependencies": [Security(bearer)] if guarded else [],
+            "openapi_extra": _form(route.form) if route.form is not None else None,
         }
 
     def _openapi(self) -> dict[str, Any]:
@@ -182,3 +188,8 @@ class ServiceApp:
                 document.get("components", {}).get("schemas", {}).pop(name, None)
             self.api.openapi_schema = document
         return self.api.openapi_schema
+
+
+def _form(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of a body beside that it may be JSON."""
+    return {"requestBody": {"content": {"multipart/form-data": {"schema": dict(schema)}}}}

@@ -25,6 +25,9 @@ metadata = MetaData(
 
 _CREATE_LOCK = 0x6D617275
 _BUSY_S = 5.0
+_POSTGRESQL = {"connect_timeout": 3, "tcp_user_timeout": 10_000, "keepalives_idle": 10, "keepalives_interval": 5}
+"""What libpq is told unless the URL says otherwise (seconds; the second in milliseconds): a host that has gone away
+without a word is noticed, and not waited for as long as TCP would."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -55,7 +58,11 @@ def connect(url: str) -> Engine:
     try:
         parsed = make_url(url.replace("postgres://", "postgresql://", 1))
         if parsed.get_backend_name() != "sqlite":
-            return create_engine(parsed, pool_size=5, max_overflow=5, pool_timeout=2.0, pool_pre_ping=True)
+            postgresql = parsed.get_driver_name() in ("psycopg", "psycopg2")
+            own = {name: value for name, value in _POSTGRESQL.items() if postgresql and name not in parsed.query}
+            return create_engine(
+                parsed, connect_args=own, pool_size=5, max_overflow=5, pool_timeout=2.0, pool_pre_ping=True
+            )
     except (ArgumentError, NoSuchModuleError):
         raise ValueError("DATABASE_URL is not a database URL, such as postgresql://user@host/name") from None
     except ModuleNotFoundError as error:

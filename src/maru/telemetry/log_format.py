@@ -33,13 +33,13 @@ class JsonLines(logging.Formatter):
     """A JSON object a line: `ts`, `level`, `event`, the record's fields, and `exception` if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "ts": _timestamp(record),
-            "level": record.levelname,
-            "event": _message(record),
-            **getattr(record, "fields", {"logger": record.name}),
-        }
-        if (error := _raised(record)) is not None:
+        fields = getattr(record, "fields", {"logger": record.name})
+        return self.line(record.created, record.levelname, _message(record), fields, _raised(record))
+
+    def line(self, at: float, level: str, event: str, fields: Fields, error: BaseException | None = None) -> str:
+        """One line, said at that time (seconds since 1970)."""
+        line: dict[str, Any] = {"ts": _timestamp(at), "level": level, "event": event, **fields}
+        if error is not None:
             line["exception"] = describe(error)
         try:
             text = orjson.dumps(line).decode()
@@ -52,12 +52,16 @@ class TextLines(logging.Formatter):
     """The same for a person at a terminal: time, level, event, and the fields that have a value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields: Fields = getattr(record, "fields", {})
+        fields = getattr(record, "fields", {})
+        return self.line(record.created, record.levelname, _message(record), fields, _raised(record))
+
+    def line(self, at: float, level: str, event: str, fields: Fields, error: BaseException | None = None) -> str:
+        """One line, said at that time (seconds since 1970)."""
         said = [f"{name}={value}" for name, value in fields.items() if value is not None]
-        if (error := _raised(record)) is not None:
+        if error is not None:
             told = describe(error)
             said.append(f"exception={told['type']} at {' < '.join(reversed(told['frames']))}")
-        line = f"{_timestamp(record)[11:23]} {record.levelname:<7} {_message(record)} {' '.join(said)}".rstrip()
+        line = f"{_timestamp(at)[11:23]} {level:<7} {event} {' '.join(said)}".rstrip()
         return _escape(line.encode("utf-8", "backslashreplace").decode())
 
 
@@ -82,8 +86,8 @@ def describe(error: BaseException, causes: int = _CAUSES) -> dict[str, Any]:
     return told
 
 
-def _timestamp(record: logging.LogRecord) -> str:
-    second, part = divmod(record.created, 1)
+def _timestamp(at: float) -> str:
+    second, part = divmod(at, 1)
     return f"{_until(int(second))}.{int(part * 1000):03d}Z"
 
 

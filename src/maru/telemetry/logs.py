@@ -38,8 +38,7 @@ def configure(level: str = "INFO", format: Literal["json", "text"] = "json", fd:
     # says under "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-    writer = LogWriter(fd)
-    writer.setFormatter(JsonLines() if format == "json" else TextLines())
+    writer = LogWriter(fd, lines=JsonLines() if format == "json" else TextLines())
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -57,12 +56,20 @@ def configure(level: str = "INFO", format: Literal["json", "text"] = "json", fd:
 
 
 class EventLog:
-    """A line for each HTTP request, each change of a model or of the server's state, and each failure."""
+    """A line for each HTTP request, each change of a model or of the server's state, and each failure. With a
+    `writer` the lines of requests, which are the most, are given to it at once."""
+
+    def __init__(self, writer: LogWriter | None = None) -> None:
+        self._writer = writer
 
     def http(self, event: HttpEvent) -> None:
         if isinstance(event, HttpFinished):
             level = _level(event.status)
-            if access.isEnabledFor(level):
+            if not access.isEnabledFor(level):
+                return
+            if self._writer is not None and event.exception is None:
+                self._writer.say(level, "request", _request(event))
+            else:
                 access.log(level, "request", exc_info=event.exception, extra={"fields": _request(event)})
 
     def engine(self, event: Event) -> None:

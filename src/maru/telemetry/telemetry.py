@@ -41,7 +41,7 @@ class Telemetry:
         self.metrics.registry.register(self.host)
         if writer is not None:
             self.metrics.registry.register(writer)
-        lines = EventLog()
+        lines = EventLog(writer)
         self._engine: list[Callable[[Event], None]] = [self.metrics.engine, lines.engine]
         self._http: list[Callable[[HttpEvent], None]] = [self.metrics.http, lines.http]
         self._closing: list[Callable[[], None]] = [self.host.close]

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import json
 import re
+import socket
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -210,6 +211,23 @@ def test_other_errors_have_the_documents_codes(toy) -> None:
     ]
     assert all(set(answer.json()) == {"error", "message", "details"} for answer in answers)
     assert "고장" not in answers[0].text
+
+
+@pytest.mark.parametrize(("path", "most"), [("/infer", 2**18), ("/infer/batch", 2**20), ("/stream/infer", 2**18)])
+def test_a_text_too_large_is_refused_before_it_is_sent(toy, path, most) -> None:
+    def announced(size: int) -> bytes:
+        head = f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
+        with socket.create_connection(("127.0.0.1", toy.port), 5) as client:
+            client.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n".encode())
+            client.settimeout(0.5 if size <= most else 5)
+            try:
+                return client.recv(65536)
+            except TimeoutError:
+                return b"waits for the body"
+
+    assert announced(most) == b"waits for the body"
+    answer = announced(most + 1)
+    assert answer.startswith(b"HTTP/1.1 413 ") and b'"error":"PAYLOAD_TOO_LARGE"' in answer
 
 
 def test_batches(toy) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import random
 import re
 import socket
@@ -194,16 +195,26 @@ def test_hostile_images(toy) -> None:
     with toy.open() as client:
         client.post("/infer/image", files={"file": picture()})
         before = resident(toy.process.pid)
-        answers = [client.post("/infer/image", files={"file": data}) for data in files]
+        answers, cost = [], []
+        for data in files:
+            began = cpu_s(toy.process.pid)
+            answers.append(client.post("/infer/image", files={"file": data}))
+            cost.append(cpu_s(toy.process.pid) - began)
         after = resident(toy.process.pid)
     assert len(files) == 201 and {answer.status_code for answer in answers} <= {200, 422}
-    assert max(answer.elapsed.total_seconds() for answer in answers) < 10
+    assert max(cost) < 2
     assert answers[-1].status_code == 422 and after - before < 128 * 2**20
     assert toy.process.poll() is None
 
 
 def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def cpu_s(pid: int) -> float:
+    """What a process has had of the processors, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_no_image_is_written_anywhere(toy, cdn) -> None:

@@ -55,3 +55,10 @@ def test_every_route_is_documented_with_its_errors(toy) -> None:
     assert named | {"/healthz", "/readyz"} <= document["paths"].keys()
     assert guarded == named | {"/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"}
     assert {"422", "502"} <= document["paths"]["/infer/image"]["post"]["responses"].keys()
+
+
+def test_an_image_may_be_a_form(toy) -> None:
+    document = httpx.get(toy.url + "/openapi.json").json()
+    content = document["paths"]["/infer/image"]["post"]["requestBody"]["content"]
+    assert content.keys() == {"application/json", "multipart/form-data"}
+    assert content["multipart/form-data"]["schema"]["required"] == ["file"]

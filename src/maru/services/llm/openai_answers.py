@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,7 @@ class Usage:
 
 
 @dataclass(slots=True)
-class Shape:
+class Shape(ABC):
     """What completions and chat completions have in common. `usage` asks for it at the end of a stream; `choices`
     is how many answers each prompt has."""
 
@@ -94,20 +95,21 @@ class Shape:
         chunk = {**self._head(self.chunk), "choices": [{"index": index, "finish_reason": None, **choice}]}
         return ServerEvent.of(chunk | {"usage": None} if self.usage else chunk)
 
+    @abstractmethod
     def opening(self, index: int) -> Iterable[Json]:
         """What an answer's first chunks say."""
-        raise NotImplementedError
 
+    @abstractmethod
     def choice(self, index: int, answer: Collected) -> Json:
-        raise NotImplementedError
+        """One whole answer."""
 
+    @abstractmethod
     def delta(self, piece: Piece, offset: int) -> Json:
         """One piece; `offset` characters of its answer came before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def nothing(self) -> Json:
         """The delta of an answer's last chunk."""
-        raise NotImplementedError
 
 
 @dataclass(slots=True)

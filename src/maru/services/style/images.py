@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
-from pydantic import BaseModel
 
 from maru.engine.engine import Engine
 from maru.engine.errors import QueueFull
@@ -15,11 +13,27 @@ from maru.http.fetch import Fetcher
 from maru.http.problem import Problem
 from maru.http.strict_json import loads
 from maru.services.style.model import NAME
-from maru.services.style.schemas import MAX_FILE_BYTES, ImageRequest, too_large
+from maru.services.style.schemas import MAX_FILE_BYTES, TASKS, ImageRequest, too_large
 
 MULTIPART = "multipart/form-data"
 ACCEPT = "image/jpeg, image/png, image/webp"
 FIELD_BYTES = 4096
+
+FORM: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "file": {"type": "string", "format": "binary", "description": "A JPEG, PNG or WebP file, 10 MiB at most."},
+        "task": {"type": "string", "enum": list(TASKS)},
+        "options": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/ImageOptions"},
+        },
+    },
+    "required": ["file"],
+}
+"""An image as `multipart/form-data`."""
 
 
 class Images:
@@ -60,17 +74,6 @@ def image_request(call: Call, data: bytes) -> ImageRequest:
     if "options" in rest:
         rest["options"] = loads(fields["options"])
     return ImageRequest.of_file(fields["file"], rest)
-
-
-def bounded(schema: type[BaseModel], most: int) -> Callable[[Call, bytes], BaseModel]:
-    """Reads a JSON body that has no image, and is no larger than `most`."""
-
-    def read(call: Call, data: bytes) -> BaseModel:
-        if len(data) > most:
-            raise Problem(413, "PAYLOAD_TOO_LARGE", f"the body is larger than {most} bytes")
-        return schema.model_validate(loads(data))
-
-    return read
 
 
 def _fields(data: bytes, boundary: str) -> dict[str, bytes]:

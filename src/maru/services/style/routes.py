@@ -16,7 +16,7 @@ from maru.http.problem import Problem
 from maru.http.sse import EventStream
 from maru.services.style import schemas
 from maru.services.style.answers import scored, seen
-from maru.services.style.images import MULTIPART, bounded, image_request
+from maru.services.style.images import FORM, MULTIPART, image_request
 from maru.services.style.model import Seen, in_batches, readings_of
 from maru.services.style.service import Styles
 from maru.services.style.streams import TextReading, describing, states
@@ -123,19 +123,19 @@ class Routes:
         return [
             Route(
                 "POST", "/infer", self.infer, schemas.InferResponse, REFUSALS,
-                decode=bounded(schemas.InferRequest, SMALL), tags=own,
+                max_body_bytes=SMALL, tags=own,
             ),
             Route(
                 "POST", "/infer/image", self.infer_image, schemas.ImageResponse, (422, 502, *REFUSALS),
-                decode=image_request, media_types=("application/json", MULTIPART), tags=own,
+                decode=image_request, media_types=("application/json", MULTIPART), form=FORM, tags=own,
             ),
             Route(
                 "POST", "/infer/batch", self.infer_batch, schemas.BatchResponse, REFUSALS,
-                decode=bounded(schemas.BatchRequest, LARGE), tags=own,
+                max_body_bytes=LARGE, tags=own,
             ),
             Route(
                 "POST", "/stream/infer", self.stream_infer, errors=REFUSALS, content=EVENTS,
-                decode=bounded(schemas.StreamInferRequest, SMALL), tags=streams,
+                max_body_bytes=SMALL, tags=streams,
             ),
             Route("GET", "/stream", self.stream, content=EVENTS, tags=streams),
             Route(

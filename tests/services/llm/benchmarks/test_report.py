@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import itertools
 import re
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime
@@ -100,3 +101,24 @@ def test_what_is_not_known_has_no_bar_and_names_are_text() -> None:
     assert svg.count("<title>") == 1
     assert ET.fromstring(plots.bars("t", "u", [], {})) is not None
     assert ET.fromstring(plots.dots("t", "u", "x", {})) is not None
+
+
+def places(svg: str) -> list[tuple[float, float, float]]:
+    """Where texts that start or are centred are: left, right and baseline, at 7 pixels a letter."""
+    found = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="(start|middle)"[^>]*>([^<]+)<', svg)
+    widths = [(float(x), float(y), 7 * len(said), anchor) for x, y, anchor, said in found]
+    return [(x - (w / 2 if anchor == "middle" else 0), x + w / (2 if anchor == "middle" else 1), y)
+            for x, y, w, anchor in widths]  # fmt: skip
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 8, 16])
+def test_no_two_words_of_a_plot_are_written_over_each_other(levels: int) -> None:
+    names = [f"{n} at once" for n in range(1, levels + 1)]
+    drawn = [
+        plots.bars("Time to first token", "ms", names, {"p50": [1.0] * levels, "p99": [2.0] * levels}),
+        plots.dots("Each request's time to first token", "ms", "due, s", {name: [(0.1, 2.0)] for name in names}),
+    ]
+    for svg in drawn:
+        said = places(svg)
+        for one, other in itertools.combinations(said, 2):
+            assert abs(one[2] - other[2]) > 8 or one[1] <= other[0] or other[1] <= one[0], (one, other)
