@@ -14,14 +14,14 @@ class Cutoff:
     somewhere else passes through, and no callback is made where none is asked for.
     """
 
-    __slots__ = ("_before", "_handle", "_task", "cut")
+    __slots__ = ("_before", "_handle", "_task", "reached")
 
     def __init__(self) -> None:
         self._task: asyncio.Task[object] | None = None
         self._before = 0
         self._handle: asyncio.Handle | None = None
-        self.cut = False
-        """Whether it was."""
+        self.reached = False
+        """Whether it was cut off."""
 
     def __enter__(self) -> Self:
         self._task = task = asyncio.current_task()
@@ -38,7 +38,7 @@ class Cutoff:
 
     def _end(self) -> None:
         if self._task is not None:
-            self.cut = True
+            self.reached = True
             self._task.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -47,5 +47,5 @@ class Cutoff:
             self._handle.cancel()
             self._handle = None
         # With a cancellation more than ours outstanding, it is not for us to take it for the end of the work.
-        if self.cut and task is not None and task.uncancel() <= self._before and kind is asyncio.CancelledError:
+        if self.reached and task is not None and task.uncancel() <= self._before and kind is asyncio.CancelledError:
             raise TimeoutError from error

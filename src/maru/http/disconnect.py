@@ -79,7 +79,7 @@ async def unless_gone(receive: Receive, work: Awaitable[T], departure: Departure
             finally:
                 watcher.cancel()
     except Exception as exc:
-        if not connected.cut:
+        if not connected.reached:
             raise
         if failure is not None:
             raise failure from None

@@ -13,6 +13,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from maru.engine.cutoff import Cutoff
 from maru.engine.errors import Draining
 from maru.http.disconnect import DEPARTURE, ClientGone, unless_gone
 
@@ -115,7 +116,7 @@ class EventStream(Response):
     async def _relay(self, channel: _Channel) -> ServerEvent | None:
         """Send the source's events. The event to end with, if there is to be one."""
         try:
-            async with asyncio.timeout(None) as cut:
+            with Cutoff() as cut:
                 keeper = asyncio.create_task(self._keep(channel, cut))
                 try:
                     async with self._source as events:
@@ -124,13 +125,13 @@ class EventStream(Response):
                 finally:
                     keeper.cancel()
         except Exception:
-            if not cut.expired():
+            if not cut.reached:
                 raise
             if not channel.started:
                 raise Draining("the server is stopping") from None
-        return self._last if cut.expired() else None
+        return self._last if cut.reached else None
 
-    async def _keep(self, channel: _Channel, cut: asyncio.Timeout) -> None:
+    async def _keep(self, channel: _Channel, cut: Cutoff) -> None:
         """Beat while the source is silent. Cut it short when the server stops or the client is stuck."""
         while not (channel.stuck or self._ending.is_set()):
             try:
@@ -138,7 +139,7 @@ class EventStream(Response):
                     await self._ending.wait()
             except TimeoutError:
                 await channel.beat(self._heartbeat_s)
-        cut.reschedule(0.0)
+        cut.after(0.0)
 
 
 async def _pour(events: AsyncIterator[ServerEvent], channel: _Channel) -> None:
@@ -178,7 +179,8 @@ class _Channel:
             if self.stuck:
                 return
             try:
-                async with asyncio.timeout(self._write_timeout_s):
+                with Cutoff() as cut:
+                    cut.after(self._write_timeout_s)
                     await self._send(message)
             except OSError:  # TimeoutError is one, and what servers raise when the client is gone
                 self.stuck = True
