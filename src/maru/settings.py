@@ -149,7 +149,9 @@ class Settings(BaseSettings):
     llm_pinned: Names = Field(frozenset(), description="Models that are loaded at the start, and stay.")
     llama_server: OptionalText = Field(None, description="A llama-server program, to be used in the package's place.")
     llm_python: OptionalText = Field(
-        None, description="A Python with torch, transformers and psutil, for safetensors; default: this one."
+        None,
+        description="A Python with torch, transformers, psutil, starlette and uvicorn, for safetensors; "
+        "default: this one.",
     )
 
     # Style (document 000)

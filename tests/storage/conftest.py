@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .postgres import PostgresServer
+from .postgres import TIMESCALE, PostgresServer, has_timescale
 from .servers import RedisServer
 
 
@@ -29,10 +29,20 @@ def postgres() -> Iterator[PostgresServer]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def timescale() -> Iterator[PostgresServer]:
+    """One with TimescaleDB."""
+    with PostgresServer(**TIMESCALE) as running:
+        yield running
+
+
+KINDS = ["sqlite", "postgresql", *(["timescale"] if has_timescale() else [])]
+
+
+@pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of each kind."""
+    """An empty database of each kind that there is here."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/maru.db"
-    server: PostgresServer = request.getfixturevalue("postgres")
+    server: PostgresServer = request.getfixturevalue({"postgresql": "postgres"}.get(request.param, request.param))
     return server.database()

@@ -21,12 +21,23 @@ def _program(name: str) -> str | None:
     return str(versions[0]) if versions else shutil.which(name)
 
 
+def has_timescale() -> bool:
+    """Whether the PostgreSQL here has TimescaleDB. Debian's has not: it is built from its source."""
+    postgres = _program("postgres")
+    return postgres is not None and bool(list(Path(postgres).parents[1].glob("lib/timescaledb.so")))
+
+
+TIMESCALE = {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
+
+
 class PostgresServer:
     """A server with a database of its own for each who asks. It won't be run by root, so root lends it to another."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """`settings` are those of postgresql.conf beside our own."""
         if _program("initdb") is None:
             pytest.skip("there is no PostgreSQL here")
+        self._settings = settings
         self._folder = Path(tempfile.mkdtemp(prefix="maru-pg-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
@@ -53,7 +64,8 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it and wait until it answers. It syncs nothing to the disk: it is killed, the machine isn't."""
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self._folder}", "-c", "fsync=off"]
+        settings = {"listen_addresses": "", "unix_socket_directories": self._folder, "fsync": "off", **self._settings}
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self._process = subprocess.Popen([str(_program("postgres")), "-D", str(self._data), *options], **self._as)
         until = time.monotonic() + 30
         while True:

@@ -64,8 +64,8 @@ def prepare(engine: Engine) -> Ability:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             connection.exec_driver_sql(_VIEW.replace("VIEW", "CREATE VIEW IF NOT EXISTS", 1))
         return Ability("sqlite")
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        ability = _installed(connection)
+    ability = _installed(engine)
+    with _alone(engine) as connection:
         for statement in statements(ability, aggregated=ability.aggregates and _aggregated(connection)):
             _try(connection, statement)
         if ability.aggregates and not _aggregated(connection):
@@ -103,17 +103,26 @@ def _hypertables() -> list[str]:
     ]
 
 
-def _installed(connection: Connection) -> Ability:
+def _alone(engine: Engine) -> Connection:
+    """A connection whose statements are in no transaction, as some of TimescaleDB's must be."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _installed(engine: Engine) -> Ability:
     """TimescaleDB is taken into use where it is there to be had and we may."""
-    available = connection.execute(
-        text("SELECT installed_version IS NOT NULL FROM pg_available_extensions WHERE name = 'timescaledb'")
-    ).scalar()
+    with _alone(engine) as connection:
+        available = connection.execute(
+            text("SELECT installed_version IS NOT NULL FROM pg_available_extensions WHERE name = 'timescaledb'")
+        ).scalar()
     if available is None:
         return Ability("postgresql")
-    if not available and not _try(connection, "CREATE EXTENSION IF NOT EXISTS timescaledb"):
-        return Ability("postgresql")
-    version = connection.execute(text("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")).scalar()
-    licence = connection.execute(text("SELECT current_setting('timescaledb.license', true)")).scalar()
+    if not available:
+        with _alone(engine) as connection:  # which the server ends where TimescaleDB is not preloaded
+            if not _try(connection, "CREATE EXTENSION IF NOT EXISTS timescaledb"):
+                return Ability("postgresql")
+    with _alone(engine) as connection:
+        version = connection.execute(text("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")).scalar()
+        licence = connection.execute(text("SELECT current_setting('timescaledb.license', true)")).scalar()
     return Ability("postgresql", version, licence)
 
 

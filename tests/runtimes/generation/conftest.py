@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.fixtures_llm import SLOW, Reciter, random_gguf, reciting_gguf
 
 from maru.runtimes.generation.llama_cpp import LlamaCpp
 from maru.runtimes.generation.model import GenerationModel
+from maru.runtimes.generation.transformers import Transformers
 
 WORDS = "one two three four five"
 
@@ -48,3 +51,16 @@ def opened() -> Iterator[Callable[..., GenerationModel]]:
             return model
 
         yield open_
+
+
+@contextmanager
+def open_folder(path: Path, **options: Any) -> Iterator[GenerationModel]:
+    """A folder of safetensors in a worker of its own."""
+    python = os.environ.get("MARU_REFERENCE_PYTHON")
+    if not python:
+        pytest.fail("MARU_REFERENCE_PYTHON must name an interpreter that has torch, transformers and psutil")
+    model = Transformers(**{"slots": 3, "context": 256, "threads": 1, "python": python, **options}).open(path)
+    try:
+        yield model
+    finally:
+        model.close()

@@ -11,13 +11,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fixtures_llm import Reciter, random_folder, random_gguf, reciting_folder
 from tests.runtimes.generation.asking import GREEDY, run, said
+from tests.runtimes.generation.conftest import open_folder
 
 from maru.engine.errors import InputError, InputTooLong, ModelNotReady
 from maru.runtimes.errors import BadModelFile, UnsupportedModel
@@ -30,18 +31,6 @@ from maru.runtimes.generation.types import Piece, Prompt, Sampling
 
 def sampled(**options: Any) -> Sampling:
     return dataclasses.replace(GREEDY, **options)
-
-
-@contextmanager
-def open_folder(path: Path, **options: Any) -> Iterator[GenerationModel]:
-    python = os.environ.get("MARU_REFERENCE_PYTHON")
-    if not python:
-        pytest.fail("MARU_REFERENCE_PYTHON must name an interpreter that has torch, transformers and psutil")
-    model = Transformers(**{"slots": 3, "context": 256, "threads": 1, "python": python, **options}).open(path)
-    try:
-        yield model
-    finally:
-        model.close()
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +136,16 @@ def test_what_is_asked_of_the_sampling_changes_the_answer_and_is_repeatable(
 def test_a_bias_decides(random: GenerationModel) -> None:
     answer = run(said(random, Prompt(text="a", sampling=sampled(max_tokens=3, logit_bias={70: 1e6}, logprobs=0))))
     assert [each.id for piece in answer.pieces for each in piece.logprobs] == [70, 70, 70]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": 1e-40}, {"temperature": 1.0, "logit_bias": {70: 1e39}}, {"temperature": 1.0, "min_p": 2.0}],
+)
+def test_no_sampling_is_beyond_computing(random: GenerationModel, options: dict[str, Any]) -> None:
+    """What can't be drawn from would end the process, and with it everybody's answers."""
+    answer = run(said(random, Prompt(text="a", sampling=Sampling(max_tokens=5, ignore_eos=True, **options))))
+    assert answer.finished.completion_tokens == 5
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from maru.runtimes.generation import transformers_worker
 from maru.runtimes.generation.catalogue import Description
 from maru.runtimes.generation.machine import cores
 from maru.runtimes.generation.model import GenerationModel
 from maru.runtimes.generation.model_folder import ModelFolder
+from maru.runtimes.generation.transformers_worker import __main__ as program
 from maru.runtimes.generation.worker import Worker
 
 PROCESS_BYTES = 450 << 20
@@ -22,7 +22,8 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_T
 
 @dataclass(frozen=True, slots=True)
 class Transformers:
-    """How models are run, as `LlamaCpp` says it. `python` is an interpreter with torch, transformers and psutil."""
+    """How models are run, as `LlamaCpp` says it. `python` is an interpreter that has the packages of
+    `maru[transformers]`, and starlette and uvicorn."""
 
     slots: int = 8
     context: int = 4096
@@ -45,7 +46,7 @@ class Transformers:
             "batch": self.batch,
             "threads": self.threads or cores(),
         }
-        command = [self.python, "-I", transformers_worker.__file__]
+        command = [self.python, "-I", program.__file__]
         worker = Worker(lambda socket: [*command, socket, json.dumps(options)], OFFLINE)
         worker.ready(self.load_s)
         return TransformersModel(worker, self._description(folder).facts)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.contracts.llm.benchmarks.conftest import SMALL, BenchmarkServer, benchmarking
-from tests.storage.postgres import PostgresServer
+from tests.storage.postgres import TIMESCALE, PostgresServer, has_timescale
 from tests.storage.servers import RedisServer
 
 LONG = {"test_prompts": ["a"], "num_iterations": 50, "max_tokens": 50}
@@ -93,13 +93,13 @@ def test_a_model_that_has_gone_meanwhile_is_a_run_that_failed(tmp_path: Path) ->
         assert "ModelNotFound" in server.until(second, "failed", timeout_s=30)["error"]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", *(["timescale"] if has_timescale() else [])])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """A database for several servers."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/shared.db"
         return
-    with PostgresServer() as server:
+    with PostgresServer(**(TIMESCALE if request.param == "timescale" else {})) as server:
         yield server.database()
 
 

@@ -95,6 +95,16 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     # What shows the tables goes before them: a view of ours, or an aggregate of TimescaleDB.
-    op.execute("DROP VIEW IF EXISTS gpu_metrics_1min")
+    op.execute(f"DROP {'MATERIALIZED ' * _aggregated()}VIEW IF EXISTS gpu_metrics_1min")
     for name in ("metrics_writers", "benchmark_history", "inference_logs", "gpu_metrics_1min_parts", "gpu_metrics"):
         op.drop_table(name)
+
+
+def _aggregated() -> bool:
+    connection = op.get_bind()
+    if connection.dialect.name != "postgresql":
+        return False
+    if connection.scalar(sa.text("SELECT to_regclass('timescaledb_information.continuous_aggregates')")) is None:
+        return False
+    known = "SELECT count(*) FROM timescaledb_information.continuous_aggregates WHERE view_name = 'gpu_metrics_1min'"
+    return bool(connection.scalar(sa.text(known)))
