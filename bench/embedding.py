@@ -8,7 +8,6 @@ Maru's is on), every answer's shape checked, a sample compared with sentence-tra
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -23,8 +22,9 @@ from bench.contenders.embedding import CONTENDERS
 from bench.embedding_load import WORKLOADS, VectorCheck, Vectors, Workload, requests, vectors
 from bench.embedding_report import LIMITS, TITLES, Report, goals_table
 from bench.load import Plan, Requests, warmed
+from bench.page import by_rounds, entrants, left_out, machine, where, write
 from bench.procs import Server
-from bench.rounds import Cells, Stage, figures, machine, rotated, where, write
+from bench.rounds import Cells, Stage, figures, rotated
 from bench.texts import texts
 
 Sample = tuple[Workload, int, int]
@@ -147,12 +147,8 @@ def _reference(asked: list[str]) -> Vectors:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of 2 s: to see that it works")
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float)
+    parser = by_rounds(__doc__, "embedding")
     parser.add_argument("--only", nargs="+", help="names of contenders (and limit-int8, limit-fp32)")
-    parser.add_argument("--name", default="embedding", help="of the files in bench/results")
     given = parser.parse_args()
     run = Run(given.rounds or (1 if given.quick else 5), given.seconds or (2.0 if given.quick else 6.0), 1.5)
     chosen = [c for c in CONTENDERS if not given.only or c.name in given.only]
@@ -170,18 +166,10 @@ def main() -> None:
     names += [c.name for c in chosen if c.name not in names]
     report = Report(run.cells, agreement, names)
     goals = report.goals()
-    prepared = {c.name: c for c in chosen if c.prepared}
+    prepared = [c for c in chosen if c.prepared]
     result = {
         **about,
-        "contenders": {
-            name: {
-                "title": c.title,
-                "settings": c.settings,
-                "versions": c.versions(),
-                "started_s": started.get(name),
-            }
-            for name, c in prepared.items()
-        },
+        "contenders": entrants(prepared, started),
         "failed": run.cells.failed,
         "goals": goals,
         "cosines": agreement,
@@ -193,8 +181,8 @@ def main() -> None:
         goals_table(goals) + "\n",
         *(report.workload(workload) for workload in workloads),
         report.agreement() + "\n",
-        *(f"- left out: {name}: `{why.strip().splitlines()[-1]}`" for name, why in run.cells.failed.items()),
-        *(f"- {c.title}: {c.settings}" for c in prepared.values()),
+        *left_out(run.cells.failed),
+        *(f"- {c.title}: {c.settings}" for c in prepared),
     ]
     write(given.name, result, "\n".join(page) + "\n")
 

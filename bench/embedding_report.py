@@ -7,7 +7,8 @@ from typing import Any
 
 from bench.contenders.embedding import CONTENDERS, INFINITY
 from bench.embedding_load import WORKLOADS, Workload
-from bench.rounds import Cells, Spread, table
+from bench.page import table
+from bench.rounds import Cells, Spread
 
 LIMITS = ("limit-int8", "limit-fp32")
 TITLES = {

@@ -9,12 +9,12 @@ everyone may use all of them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -23,9 +23,9 @@ import orjson
 from bench.contenders import Contender, models
 from bench.contenders.engine import contenders
 from bench.http1 import http_request
-from bench.load import Plan, Requests, warmed
+from bench.page import by_rounds, entrants, goals_table, left_out, machine, table, where, write
 from bench.procs import Server
-from bench.rounds import Cells, Stage, figures, machine, rotated, table, where, write
+from bench.rounds import Cells, Stage, closed_loop, rotated
 
 IDEAL = 32 / 0.0082
 """Items a second of the device when every batch is full: 32 in 5 ms + 32 x 0.1 ms."""
@@ -101,19 +101,9 @@ class Run:
     def _measure(self, contender: Contender, server: Server, workload: Workload, round: int) -> None:
         if self.pin:
             _pin(server)
-        address = ("127.0.0.1", server.port)
-        warm, measured = (Requests(self._windows.requests(contender, server.port)) for _ in range(2))
-        plan = Plan(seconds=self.seconds, clients=workload.clients)
-        outcome = warmed(address, warm, measured, plan, 1.5, self._windows.check, server.pids)
-        kept = figures(outcome, 1)
-        self.cells.add(workload.name, contender.title, round, kept)
-        wrong = f"  ERRORS {outcome.errors} {outcome.statuses}" if outcome.errors or len(outcome.statuses) > 1 else ""
-        print(
-            f"  {round + 1}/{self.rounds} {workload.name:<18} {contender.title:<14} "
-            f"{kept['items_per_s']:>8.0f}/s {kept['cpu_ms_per_item']:>7.3f} CPU-ms  "
-            f"p50 {kept['p50_ms']:.2f} ms{wrong}",
-            flush=True,
-        )
+        asked = partial(self._windows.requests, contender, server.port)
+        outcome = closed_loop(server, asked, self._windows.check, workload.clients, self.seconds)
+        self.cells.keep(workload.name, contender.title, round, self.rounds, outcome)
 
 
 def _pin(server: Server) -> None:
@@ -156,8 +146,7 @@ def page_of(run: Run, workloads: Sequence[Workload]) -> tuple[str, list[dict[str
                 )
         parts.append(f"### {workload.name}\n\n{table(HEAD, rows)}\n")
     goals = _goals(run, titles)
-    rows = [[g["what"], f"{g['value']:.2f}", g["goal"], "met" if g["met"] else "**missed**"] for g in goals]
-    return "\n".join([table(["", "median", "goal", ""], rows) + "\n", *parts]), goals
+    return "\n".join([goals_table(goals, "median") + "\n", *parts]), goals
 
 
 def _goals(run: Run, titles: Sequence[str]) -> list[dict[str, Any]]:
@@ -186,12 +175,8 @@ def _goals(run: Run, titles: Sequence[str]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of 2 s: to see that it works")
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float)
+    parser = by_rounds(__doc__, "engine")
     parser.add_argument("--pin", action="store_true")
-    parser.add_argument("--name", default="engine", help="of the files in bench/results")
     given = parser.parse_args()
     run = Run(given.rounds or (1 if given.quick else 5), given.seconds or (2.0 if given.quick else 5.0), given.pin)
     about = machine()
@@ -205,13 +190,7 @@ def main() -> None:
         "rounds": run.rounds,
         "seconds": run.seconds,
         "pinned": run.pin,
-        "contenders": {
-            c.name: {
-                "title": c.title, "settings": c.settings, "versions": c.versions(),
-                "started_s": run.started_s.get(c.name),
-            }
-            for c in everyone
-        },
+        "contenders": entrants(everyone, run.started_s),
         "failed": run.cells.failed,
         "goals": goals,
         "cells": run.cells.to_json(),
@@ -221,7 +200,7 @@ def main() -> None:
         f"{run.rounds} interleaved rounds of {run.seconds:g} s; median (lowest-highest)"
         f"{'; server and load each pinned to a core' * run.pin}.\n",
         tables,
-        *(f"- left out: {name}: `{why.strip().splitlines()[-1]}`" for name, why in run.cells.failed.items()),
+        *left_out(run.cells.failed),
         *(f"- {c.name}: {c.settings}" for c in everyone),
     ]
     write(given.name, result, "\n".join(page) + "\n")

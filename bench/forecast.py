@@ -7,9 +7,9 @@ Rounds are interleaved in rotated order; every answer is compared with the model
 
 from __future__ import annotations
 
-import argparse
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -19,8 +19,8 @@ import orjson
 from bench.contenders import Contender
 from bench.contenders.forecast import contenders, model_folder
 from bench.http1 import http_request
-from bench.load import Plan, Requests, warmed
-from bench.rounds import Cells, Stage, figures, machine, rotated, table, where, write
+from bench.page import by_rounds, entrants, goals_table, left_out, machine, where, write
+from bench.rounds import Cells, Stage, closed_loop, rotated
 
 CLIENTS = (1, 16)
 MLFLOW, FLOOR = "mlflow models serve", "FastAPI + onnxruntime"
@@ -87,19 +87,9 @@ class Run:
 
     def _measure(self, stage: Stage, contender: Contender, clients: int, round: int) -> None:
         with stage.turn(contender) as server:
-            warm, measured = (Requests(self.candles.requests(contender, server.port)) for _ in range(2))
-            plan = Plan(seconds=self.seconds, clients=clients)
-            address = ("127.0.0.1", server.port)
-            outcome = warmed(address, warm, measured, plan, 1.5, self.candles.check, server.pids)
-        kept = figures(outcome, 1)
-        self.cells.add(workload(clients), contender.title, round, kept)
-        wrong = f"  ERRORS {outcome.errors} {outcome.statuses}" if outcome.errors or len(outcome.statuses) > 1 else ""
-        print(
-            f"  {round + 1}/{self.rounds} {workload(clients):<11} {contender.title:<24} "
-            f"{kept['requests_per_s']:>7.0f}/s {kept['cpu_ms_per_item']:>7.3f} CPU-ms  p50 {kept['p50_ms']:.2f} ms"
-            f"{wrong}",
-            flush=True,
-        )
+            asked = partial(self.candles.requests, contender, server.port)
+            outcome = closed_loop(server, asked, self.candles.check, clients, self.seconds)
+        self.cells.keep(workload(clients), contender.title, round, self.rounds, outcome)
 
 
 def workload(clients: int) -> str:
@@ -108,18 +98,6 @@ def workload(clients: int) -> str:
 
 HEAD = ("", "requests/s", "CPU-ms a request", "p50 ms", "p99 ms", "RSS MiB", "others' cores")
 FIGURES = ("requests_per_s", "cpu_ms_per_item", "p50_ms", "p99_ms", "rss_mib", "other_cores_busy")
-
-
-def tables_of(cells: Cells, titles: Sequence[str]) -> str:
-    parts = []
-    for clients in CLIENTS:
-        rows = []
-        for title in titles:
-            spreads = [cells.spread(workload(clients), title, figure) for figure in FIGURES]
-            if all(spreads):
-                rows.append([title, *map(str, spreads)])
-        parts.append(f"### {workload(clients)}\n\n{table(HEAD, rows)}\n")
-    return "\n".join(parts)
 
 
 def goals_of(cells: Cells) -> list[dict[str, Any]]:
@@ -148,28 +126,18 @@ def goals_of(cells: Cells) -> list[dict[str, Any]]:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of 2 s: to see that it works")
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float)
-    parser.add_argument("--name", default="forecast", help="of the files in bench/results")
+    parser = by_rounds(__doc__, "forecast")
     given = parser.parse_args()
     about = machine()
     run = Run(given.rounds or (1 if given.quick else 5), given.seconds or (2.0 if given.quick else 5.0))
     run.everyone()
     everyone = [contender for contender in contenders() if contender.prepared]
     goals = goals_of(run.cells)
-    rows = []
-    for g in goals:
-        ratio = f"{g['value']:.2f} ({g['low']:.2f}-{g['high']:.2f})"
-        rows.append([g["what"], ratio, g["goal"], "met" if g["met"] else "**missed**"])
     result = {
         "machine": about,
         "rounds": run.rounds,
         "seconds": run.seconds,
-        "contenders": {
-            c.name: {"title": c.title, "settings": c.settings, "versions": c.versions()} for c in everyone
-        },
+        "contenders": entrants(everyone),
         "failed": run.cells.failed,
         "goals": goals,
         "cells": run.cells.to_json(),
@@ -177,9 +145,9 @@ def main() -> None:
     page = [
         f"# Forecasts, {where(about)}\n",
         f"{run.rounds} interleaved rounds of {run.seconds:g} s; median (lowest-highest).\n",
-        table(["", "ratio", "goal", ""], rows) + "\n",
-        tables_of(run.cells, [contender.title for contender in everyone]),
-        *(f"- left out: {name}: `{why.strip().splitlines()[-1]}`" for name, why in run.cells.failed.items()),
+        goals_table(goals, "ratio") + "\n",
+        run.cells.tables(map(workload, CLIENTS), [contender.title for contender in everyone], HEAD, FIGURES),
+        *left_out(run.cells.failed),
         *(f"- {c.title}: {c.settings}" for c in everyone),
     ]
     write(given.name, result, "\n".join(page) + "\n")

@@ -9,7 +9,6 @@ and each answer's length is checked. Tokens per CPU second are those of the serv
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,9 @@ from bench.contenders import BENCH, Contender
 from bench.contenders.llm import contenders, cores, maru, own
 from bench.contenders.llm_models import Model
 from bench.llm_load import Cell, Client, measured, session
+from bench.page import by_rounds, entrants, goals_table, left_out, machine, where, write
 from bench.procs import Server
-from bench.rounds import Cells, Spread, Stage, machine, rotated, table, where, write
+from bench.rounds import Cells, Spread, Stage, rotated
 
 CLIENTS = (1, 2, 4, 8, 16)
 SLOTS = 16
@@ -104,18 +104,6 @@ FIGURES = (
 )  # fmt: skip
 
 
-def tables_of(cells: Cells, workloads: Sequence[Workload], titles: Sequence[str]) -> str:
-    parts = []
-    for one in workloads:
-        rows = []
-        for title in titles:
-            spreads = [cells.spread(one.name, title, figure) for figure in FIGURES]
-            if all(spreads):
-                rows.append([title, *map(str, spreads)])
-        parts.append(f"### {one.name}\n\n{table(HEAD, rows)}\n")
-    return "\n".join(parts)
-
-
 def goals_of(run: Run, native: bool) -> list[dict[str, Any]]:
     """Issue 5's goals."""
     goals: list[dict[str, Any]] = []
@@ -146,15 +134,11 @@ def goals_of(run: Run, native: bool) -> list[dict[str, Any]]:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of 2 s at 1 and 8: to see that it works")
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float)
+    parser = by_rounds(__doc__, "llm", "one round of 2 s at 1 and 8: to see that it works")
     parser.add_argument("--kind", default="Q4_0", help="of the GGUF: Q4_0, Q8_0, F16")
     parser.add_argument("--threads", type=int, default=cores(), help="of every server; default: a thread a core")
     parser.add_argument("--native", type=Path, help="a llama-server compiled for this machine")
     parser.add_argument("--only", nargs="+", help="beginnings of contenders' names")
-    parser.add_argument("--name", default="llm", help="of the files in bench/results")
     given = parser.parse_args()
     about = machine()
     run = Run(given.rounds or (1 if given.quick else 5), given.seconds or (2.0 if given.quick else 10.0))
@@ -173,30 +157,25 @@ def main() -> None:
     first = [Workload(FIRST_TOKEN, Cell(1, 8, min(run.seconds, 4.0)))]
     run.everyone(pair, first)
     goals = goals_of(run, given.native is not None)
-    rows = []
-    for g in goals:
-        found = f"{g['value']:.2f} ({g['low']:.2f}-{g['high']:.2f})"
-        rows.append([g["what"], found, g["goal"], "met" if g["met"] else "**missed**"])
     prepared = [contender for contender in everyone if contender.prepared]
     result = {
         "machine": about,
         "rounds": run.rounds,
         "seconds": run.seconds,
         "model": {"kind": given.kind, "prompt_words": WORDS, "tokens": TOKENS, "slots": SLOTS},
-        "contenders": {
-            c.name: {"title": c.title, "settings": c.settings, "versions": c.versions()} for c in prepared
-        },
+        "contenders": entrants(prepared),
         "failed": run.cells.failed,
         "goals": goals,
         "cells": run.cells.to_json(),
     }  # fmt: skip
+    names = [workload.name for workload in (*workloads, *first)]
     page = [
         f"# Generation, {where(about)}\n",
         f"{run.rounds} interleaved rounds of {run.seconds:g} s; median (lowest-highest). 100 million parameters, "
         f"{given.kind}.\n",
-        table(["", "found", "goal", ""], rows) + "\n",
-        tables_of(run.cells, [*workloads, *first], [contender.title for contender in prepared]),
-        *(f"- left out: {name}: `{why.strip().splitlines()[-1]}`" for name, why in run.cells.failed.items()),
+        goals_table(goals, "found") + "\n",
+        run.cells.tables(names, [contender.title for contender in prepared], HEAD, FIGURES),
+        *left_out(run.cells.failed),
         *(f"- {c.title}: {c.settings}" for c in prepared),
     ]
     write(given.name, result, "\n".join(page) + "\n")

@@ -9,7 +9,6 @@ The server computes with one thread less than there are cores, so that what a cl
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import subprocess
@@ -27,8 +26,9 @@ from bench.contenders.llm_models import Model
 from bench.llm import TOKENS, prompts
 from bench.llm_load import Answer, Client, session
 from bench.outcome import Latency
+from bench.page import command_line, machine, table, where, write
 from bench.procs import Server, cpu_s
-from bench.rounds import Cells, machine, rotated, table, where, write
+from bench.rounds import Cells, rotated
 
 CLIENTS, REQUESTS = 4, 32
 OURS, AGAIN, OTHER = "maru bench llm", "maru bench llm, again", "another client"
@@ -93,11 +93,9 @@ def all_right(answers: Sequence[Answer]) -> bool:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round: to see that it works")
+    parser = command_line(__doc__, "llm_agreement", "one round: to see that it works")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--threads", type=int, default=max(1, cores() - 1))
-    parser.add_argument("--name", default="llm_agreement", help="of the files in bench/results")
     given = parser.parse_args()
     rounds = given.rounds or (1 if given.quick else 7)
     about, cells = machine(), Cells()

@@ -9,7 +9,6 @@ prompt of 800 words is asked twice: how long the second first token takes, in pa
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import time
@@ -20,8 +19,9 @@ from bench.contenders import BENCH, Contender
 from bench.contenders.llm import cores, maru, own
 from bench.contenders.llm_models import Model
 from bench.llm_load import Answer, Client, session
+from bench.page import command_line, machine, table, where, write
 from bench.procs import Server
-from bench.rounds import Cells, machine, table, where, write
+from bench.rounds import Cells
 
 LONG, CACHED = 1500, 800
 WRITING, READING, AGAIN = "left while its text came, ms", "left while its prompt was read, ms", "asked again, ratio"
@@ -99,12 +99,10 @@ def measure(contender: Contender, server: Server, times: int, cells: Cells) -> N
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="twice: to see that it works")
+    parser = command_line(__doc__, "llm_cancel", "twice: to see that it works")
     parser.add_argument("--times", type=int)
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--only", nargs="+", help="beginnings of contenders' names")
-    parser.add_argument("--name", default="llm_cancel", help="of the files in bench/results")
     given = parser.parse_args()
     times = given.times or (2 if given.quick else 10)
     about, cells = machine(), Cells()

@@ -10,7 +10,6 @@ off, a refusal was none of "no room" (503) and "no place in the queue" (429), or
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import sys
@@ -27,8 +26,9 @@ from bench.contenders import CACHE, Contender
 from bench.contenders.llm import bearer, maru_environment, serving
 from bench.llm_load import Answer, Client, session
 from bench.outcome import Latency
+from bench.page import command_line, machine, table, where, write
 from bench.procs import Server, cpu_s, proportional
-from bench.rounds import MIB, machine, table, where, write
+from bench.rounds import MIB
 
 SAID = {
     "red": "The sun sets over old hills while seven foxes sleep",
@@ -174,11 +174,9 @@ async def soaked(given: Contender, server: Server, reciters: dict[str, Reciter],
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="20 s: to see that it works")
+    parser = command_line(__doc__, "llm_soak", "20 s: to see that it works")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--streams", type=int, default=50)
-    parser.add_argument("--name", default="llm_soak", help="of the files in bench/results")
     options = parser.parse_args()
     seconds = 60 * (options.minutes or (1 / 3 if options.quick else 10.0))
     about = machine()

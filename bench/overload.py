@@ -10,7 +10,6 @@ is counted so.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from bench.embedding_load import VectorCheck, Workload, requests
 from bench.engine import Windows
 from bench.load import Check, Load, Plan, Requests, warmed
 from bench.outcome import Outcome
+from bench.page import command_line, goals_table, machine, table, where, write
 from bench.procs import Server
-from bench.rounds import MIB, machine, table, where, write
+from bench.rounds import MIB
 
 FACTORS = (1, 3, 10, 25)
 GOODPUT = {3: 0.95, 10: 0.95, 25: 0.90}
@@ -170,22 +170,19 @@ def goals_of(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="6 s a step: to see that it works")
+    parser = command_line(__doc__, "overload", "6 s a step: to see that it works")
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--only", choices=["slow", "embedding"])
-    parser.add_argument("--name", default="overload", help="of the files in bench/results")
     given = parser.parse_args()
     seconds = given.seconds or (6.0 if given.quick else 60.0)
     about = machine()
     targets = [target for target in (slow(), service()) if given.only in (None, target.name)]
     results = [overload(target, seconds) for target in targets]
     goals = [goal for result in results for goal in goals_of(result)]
-    rows = [[g["what"], f"{g['value']:.3g}", g["goal"], "met" if g["met"] else "**missed**"] for g in goals]
     page = [
         f"# Overload, {where(about)}\n",
         f"Poisson arrivals, {seconds:g} s a step, latency from the intended time.\n",
-        table(["", "", "goal", ""], rows) + "\n",
+        goals_table(goals, "", ".3g") + "\n",
         *(page_of(result) for result in results),
     ]
     write(

@@ -7,11 +7,11 @@ Rounds are interleaved in rotated order. An answer counts when it has 20 new ite
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -21,8 +21,8 @@ import orjson
 from bench.contenders import CACHE, Contender
 from bench.contenders.recommend import COMPILED, HOME, contenders, trained
 from bench.http1 import http_request
-from bench.load import Plan, Requests, warmed
-from bench.rounds import Cells, Stage, figures, machine, rotated, table, where, write
+from bench.page import by_rounds, entrants, left_out, machine, table, where, write
+from bench.rounds import Cells, Stage, closed_loop, rotated
 
 TOP = 20
 BATCH = 100
@@ -94,18 +94,9 @@ class Run:
     def _measure(self, stage: Stage, contender: Contender, workload: Workload, round: int) -> None:
         asking = self._asking[workload]
         with stage.turn(contender) as server:
-            warm, measured = (Requests(asking.requests(server.port)) for _ in range(2))
-            plan = Plan(seconds=self.seconds, clients=workload.clients)
-            address = ("127.0.0.1", server.port)
-            outcome = warmed(address, warm, measured, plan, 1.5, asking.check, server.pids)
-        kept = figures(outcome, workload.sessions)
-        self.cells.add(workload.name, contender.title, round, kept)
-        wrong = f"  ERRORS {outcome.errors} {outcome.statuses}" if outcome.errors or len(outcome.statuses) > 1 else ""
-        print(
-            f"  {round + 1}/{self.rounds} {workload.name:<26} {contender.title:<20} {kept['items_per_s']:>7.0f}/s "
-            f"{kept['cpu_ms_per_item']:>7.3f} CPU-ms  p50 {kept['p50_ms']:.2f} ms{wrong}",
-            flush=True,
-        )
+            asked = partial(asking.requests, server.port)
+            outcome = closed_loop(server, asked, asking.check, workload.clients, self.seconds)
+        self.cells.keep(workload.name, contender.title, round, self.rounds, outcome, workload.sessions)
 
 
 def own_work(sessions: list[dict[str, Any]]) -> dict[str, float]:
@@ -152,20 +143,14 @@ def page_of(run: Run, own: dict[str, float], titles: list[str]) -> tuple[str, li
         _goal("own work, CPU p99, ms", own["cpu_p99_ms"], "<= 5", own["cpu_p99_ms"] <= 5),
         _goal("open and warm, s", own["open_and_warm_s"], "<= 3", own["open_and_warm_s"] <= 3),
     ]
-    parts = []
     for workload in WORKLOADS:
         for other in titles[1:]:
             if ratio := run.cells.ratio(workload.name, "items_per_s", "Maru", other):
                 what = f"{workload.name}: sessions/s, Maru / {other}"
                 goals.append(_goal(what, ratio.median, ">= 3", ratio.median >= 3, str(ratio)))
-        rows = []
-        for title in titles:
-            spreads = [run.cells.spread(workload.name, title, figure) for figure in FIGURES]
-            if all(spreads):
-                rows.append([title, *map(str, spreads)])
-        parts.append(f"### {workload.name}\n\n{table(HEAD, rows)}\n")
+    tables = run.cells.tables([workload.name for workload in WORKLOADS], titles, HEAD, FIGURES)
     told = [[g["what"], g["shown"], g["goal"], "met" if g["met"] else "**missed**"] for g in goals]
-    return f"{table(['', 'measured', 'goal', ''], told)}\n\n" + "\n".join(parts), goals
+    return f"{table(['', 'measured', 'goal', ''], told)}\n\n" + tables, goals
 
 
 def _goal(what: str, value: float, goal: str, met: bool, shown: str | None = None) -> dict[str, Any]:
@@ -174,13 +159,9 @@ def _goal(what: str, value: float, goal: str, met: bool, shown: str | None = Non
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of 2 s and a shop of 3,000 items")
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float)
+    parser = by_rounds(__doc__, "recommend", "one round of 2 s and a shop of 3,000 items")
     parser.add_argument("--items", type=int, help="of the simulated shop")
     parser.add_argument("--train", action="store_true", help="only make the bundle")
-    parser.add_argument("--name", default="recommend", help="of the files in bench/results")
     given = parser.parse_args()
     items = given.items or (3_000 if given.quick else 150_000)
     CACHE.mkdir(exist_ok=True)
@@ -196,9 +177,7 @@ def main() -> None:
     page, goals = page_of(run, own, [contender.title for contender in everyone])
     result = {
         "machine": about, "rounds": run.rounds, "seconds": run.seconds, "items": items, "own": own,
-        "contenders": {
-            c.name: {"title": c.title, "settings": c.settings, "versions": c.versions()} for c in everyone
-        },
+        "contenders": entrants(everyone),
         "failed": run.cells.failed, "goals": goals, "cells": run.cells.to_json(),
     }  # fmt: skip
     lines = [
@@ -206,7 +185,7 @@ def main() -> None:
         f"A simulated shop of {items:,} items; {run.rounds} interleaved rounds of {run.seconds:g} s; median "
         "(lowest-highest).\n",
         page,
-        *(f"- left out: {name}: `{why.strip().splitlines()[-1]}`" for name, why in run.cells.failed.items()),
+        *left_out(run.cells.failed),
         *(f"- {c.title}: {c.settings}" for c in everyone),
     ]
     write(given.name, result, "\n".join(lines) + "\n")

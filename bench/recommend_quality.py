@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.rounds import machine, table, where, write
+from bench.page import machine, table, where, write
 from maru.services.recommend.core.compiling import keep_compiled_in
 
 METRICS = ("recall@20_clicks", "recall@20_carts", "recall@20_orders", "weighted", "mrr@20")

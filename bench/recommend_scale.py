@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.rounds import MIB, machine, table, where, write
+from bench.page import command_line, machine, table, where, write
+from bench.rounds import MIB
 
 SIZES = (250_000, 1_000_000, 4_000_000)
 KEEP = 50
@@ -201,9 +202,7 @@ def page_of(results: dict[str, dict[int, dict[str, Any]]]) -> str:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small shops: to see that it works")
-    parser.add_argument("--name", default="recommend_scale", help="of the files in bench/results")
+    parser = command_line(__doc__, "recommend_scale", "small shops: to see that it works")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--events", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)

@@ -34,8 +34,9 @@ from bench.contenders.forecast import NAME, maru
 from bench.http1 import http_request
 from bench.load import Load, Plan, Requests
 from bench.outcome import Outcome
+from bench.page import command_line, goals_table, machine, table, where, write
 from bench.procs import Server, resident
-from bench.rounds import MIB, machine, table, where, write
+from bench.rounds import MIB
 
 STEPS = {"1": 1000.0, "2": 2000.0}
 """What each version adds to the last close."""
@@ -191,12 +192,11 @@ def page_of(stormed: dict[str, Any], hung: dict[str, Any]) -> tuple[str, list[di
     ]  # fmt: skip
     rows = [_row(name, stormed[name]) for name in ("before", "during", "after")]
     rows += [_row(name, hung[name]) for name in ("beside_plain", "beside_hanging", "others_beside_hanging")]
-    told = [[g["what"], f"{g['value']:.2f}", g["goal"], "met" if g["met"] else "**missed**"] for g in goals]
     page = (
         f"{stormed['reloads']} reloads (median {stormed['reload_ms_median']:.0f} ms, {stormed['reload_s_total']:.1f} s "
         f"in all) at {stormed['rate_per_s']:.0f} requests/s, 80% of {stormed['capacity_per_s']:.0f}; answers by "
         f"version: {stormed['versions']}. Callbacks: {hung['rate_per_s']:.0f} requests/s plain, and as many others.\n\n"
-        f"{table(['', 'measured', 'goal', ''], told)}\n\n"
+        f"{goals_table(goals, 'measured')}\n\n"
         f"{table(['', 'requests/s', 'p50 ms', 'p95 ms', 'p99 ms', 'max ms'], rows)}\n"
     )
     return page, goals
@@ -213,13 +213,11 @@ def _goal(what: str, value: float, goal: str, met: bool) -> dict[str, Any]:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="20 reloads: to see that it works")
+    parser = command_line(__doc__, "reload", "20 reloads: to see that it works")
     parser.add_argument("--reloads", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--rate", type=float, default=100.0, help="of predictions beside callbacks")
     parser.add_argument("--reload-port", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--name", default="reload", help="of the files in bench/results")
     given = parser.parse_args()
     reloads = given.reloads or (20 if given.quick else 200)
     seconds = given.seconds or (8.0 if given.quick else 60.0)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-import os
-import platform
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.contenders import BENCH, Contender
+from bench.contenders import Contender
+from bench.load import Check, Plan, Requests, warmed
 from bench.outcome import Outcome
+from bench.page import table
 from bench.procs import Server
 
-RESULTS = BENCH / "results"
 MIB = 2**20
 T = TypeVar("T")
 
@@ -65,6 +61,29 @@ class Cells:
 
     def add(self, workload: str, contender: str, round: int, figures: dict[str, Any]) -> None:
         self.all.append(Cell(workload, contender, round, figures))
+
+    def keep(self, workload: str, contender: str, round: int, rounds: int, outcome: Outcome, items: int = 1) -> None:
+        """Add what an outcome shows whose requests had so many items each, and tell it."""
+        kept = figures(outcome, items)
+        self.add(workload, contender, round, kept)
+        wrong = f"  ERRORS {outcome.errors} {outcome.statuses}" if outcome.errors or len(outcome.statuses) > 1 else ""
+        print(
+            f"  {round + 1}/{rounds} {workload:<26} {contender:<24} {kept['items_per_s']:>8.0f}/s "
+            f"{kept['cpu_ms_per_item']:>7.3f} CPU-ms  p50 {kept['p50_ms']:.2f} ms  p99 {kept['p99_ms']:.2f} ms{wrong}",
+            flush=True,
+        )
+
+    def tables(self, workloads: Iterable[str], titles: Sequence[str], head: Sequence[str], shown: Sequence[str]) -> str:
+        """The figures `shown` of each workload, for those contenders that have them all."""
+        parts = []
+        for workload in workloads:
+            rows = []
+            for title in titles:
+                spreads = [self.spread(workload, title, figure) for figure in shown]
+                if all(spreads):
+                    rows.append([title, *map(str, spreads)])
+            parts.append(f"### {workload}\n\n{table(head, rows)}\n")
+        return "\n".join(parts)
 
     def values(self, workload: str, contender: str, figure: str) -> dict[int, float]:
         """The figure by round."""
@@ -164,42 +183,20 @@ class Stage:
             server.pause()
 
 
+def closed_loop(
+    server: Server,
+    asked: Callable[[], Iterator[bytes]],
+    check: Check,
+    clients: int,
+    seconds: float,
+    warm_s: float = 1.5,
+) -> Outcome:
+    """So many clients for so long, once it is warm; `asked` begins the series of requests anew."""
+    plan = Plan(seconds=seconds, clients=clients)
+    return warmed(("127.0.0.1", server.port), Requests(asked()), Requests(asked()), plan, warm_s, check, server.pids)
+
+
 def rotated(things: Sequence[T], by: int) -> list[T]:
     """The same, beginning elsewhere each round."""
     start = by % len(things) if things else 0
     return [*things[start:], *things[:start]]
-
-
-def machine() -> dict[str, Any]:
-    """What this ran on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory / 2**30, 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "load_average_before": [round(load, 2) for load in os.getloadavg()],
-    }
-
-
-def where(about: dict[str, Any]) -> str:
-    """The machine and the day, for a heading."""
-    return f"{about['date'][:10]}, {about['cores']} cores ({about['cpu']})"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
-
-
-def write(name: str, result: dict[str, Any], page: str) -> None:
-    """`results/NAME.json` and `results/NAME.md`, and the page on the screen."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(page)
-    print(page)

@@ -8,7 +8,6 @@ Rounds are interleaved in rotated order; every answer is compared with the model
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import random
@@ -16,6 +15,7 @@ import socket
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -24,10 +24,10 @@ import orjson
 from bench.contenders import Contender
 from bench.contenders.style import KINDS, contenders, maru
 from bench.http1 import http_request
-from bench.load import Plan, Requests, warmed
 from bench.outcome import Latency
 from bench.overload import Target, goals_of, overload, page_of
-from bench.rounds import Cells, Stage, figures, machine, rotated, table, where, write
+from bench.page import by_rounds, entrants, goals_table, left_out, machine, where, write
+from bench.rounds import Cells, Stage, closed_loop, rotated
 
 CLIENTS = (1, 16)
 SIZE = 10
@@ -115,19 +115,9 @@ class Run:
 
     def _measure(self, stage: Stage, contender: Contender, kind: str, clients: int, round: int) -> None:
         with stage.turn(contender) as server:
-            warm, measured = (Requests(self.texts.requests(contender, kind, server.port)) for _ in range(2))
-            plan = Plan(seconds=self.seconds, clients=clients)
-            address = ("127.0.0.1", server.port)
-            outcome = warmed(address, warm, measured, plan, 1.0, self.texts.check(kind), server.pids)
-        kept = figures(outcome, 1)
-        self.cells.add(workload(kind, clients), contender.title, round, kept)
-        wrong = f"  ERRORS {outcome.errors} {outcome.statuses}" if outcome.errors or len(outcome.statuses) > 1 else ""
-        print(
-            f"  {round + 1}/{self.rounds} {workload(kind, clients):<26} {contender.title:<14} "
-            f"{kept['requests_per_s']:>7.0f}/s {kept['cpu_ms_per_item']:>7.3f} CPU-ms  p50 {kept['p50_ms']:.2f} ms  "
-            f"p99 {kept['p99_ms']:.2f} ms{wrong}",
-            flush=True,
-        )
+            asked = partial(self.texts.requests, contender, kind, server.port)
+            outcome = closed_loop(server, asked, self.texts.check(kind), clients, self.seconds, 1.0)
+        self.cells.keep(workload(kind, clients), contender.title, round, self.rounds, outcome)
 
 
 def workload(kind: str, clients: int) -> str:
@@ -211,19 +201,6 @@ HEAD = ("", "requests/s", "CPU-ms a request", "p50 ms", "p99 ms", "RSS MiB", "ot
 FIGURES = ("requests_per_s", "cpu_ms_per_item", "p50_ms", "p99_ms", "rss_mib", "other_cores_busy")
 
 
-def tables_of(cells: Cells, titles: Sequence[str]) -> str:
-    parts = []
-    for kind in KINDS:
-        for clients in CLIENTS:
-            rows = []
-            for title in titles:
-                spreads = [cells.spread(workload(kind, clients), title, figure) for figure in FIGURES]
-                if all(spreads):
-                    rows.append([title, *map(str, spreads)])
-            parts.append(f"### {workload(kind, clients)}\n\n{table(HEAD, rows)}\n")
-    return "\n".join(parts)
-
-
 def comparison_goals(cells: Cells, titles: Sequence[str]) -> list[dict[str, Any]]:
     """Issue 6: at 16 clients ahead of all, p99 included."""
     goals = []
@@ -261,12 +238,8 @@ def queue_goals(queue: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of 2 s: to see that it works")
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float)
+    parser = by_rounds(__doc__, "style")
     parser.add_argument("--only", choices=["compare", "queue", "overload"])
-    parser.add_argument("--name", default="style", help="of the files in bench/results")
     given = parser.parse_args()
     about = machine()
     run = Run(given.rounds or (1 if given.quick else 5), given.seconds or (2.0 if given.quick else 5.0))
@@ -284,30 +257,25 @@ def main() -> None:
     if given.only in (None, "overload"):
         overloaded = overload(slow(run.texts), 6.0 if given.quick else 30.0)
         goals += goals_of(overloaded)
-    rows = []
-    for g in goals:
-        spread = f" ({g['low']:.2f}-{g['high']:.2f})" if "low" in g else ""
-        rows.append([g["what"], f"{g['value']:.3g}{spread}", g["goal"], "met" if g["met"] else "**missed**"])
     result = {
         "machine": about,
         "rounds": run.rounds,
         "seconds": run.seconds,
-        "contenders": {
-            c.name: {"title": c.title, "settings": c.settings, "versions": c.versions()} for c in everyone
-        },
+        "contenders": entrants(everyone),
         "failed": run.cells.failed,
         "goals": goals,
         "queue": queue,
         "overload": overloaded,
         "cells": run.cells.to_json(),
     }  # fmt: skip
+    workloads = [workload(kind, clients) for kind in KINDS for clients in CLIENTS]
     page = [
         f"# Style, {where(about)}\n",
         f"{run.rounds} interleaved rounds of {run.seconds:g} s; median (lowest-highest).\n",
-        table(["", "", "goal", ""], rows) + "\n",
-        tables_of(run.cells, titles) if run.cells.all else "",
+        goals_table(goals, "", ".3g") + "\n",
+        run.cells.tables(workloads, titles, HEAD, FIGURES) if run.cells.all else "",
         page_of(overloaded) if overloaded else "",
-        *(f"- left out: {name}: `{why.strip().splitlines()[-1]}`" for name, why in run.cells.failed.items()),
+        *left_out(run.cells.failed),
         *(f"- {c.title}: {c.settings}" for c in everyone),
     ]
     write(given.name, result, "\n".join(page) + "\n")

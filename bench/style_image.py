@@ -29,7 +29,8 @@ from aiohttp import web
 from PIL import Image
 
 from bench.contenders import HERE, VENVS
-from bench.rounds import Spread, machine, table, where, write
+from bench.page import machine, table, where, write
+from bench.rounds import Spread
 from maru.http.fetch import Fetcher
 from maru.services.style.bundle import StyleBundle
 from maru.services.style.image.analysis import analyse

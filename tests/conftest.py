@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,12 +10,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx
 import pytest
+
+ROOT = Path(__file__).parents[1]
+MARU = ("-c", "from maru.cli import main; main()")
+S = TypeVar("S", bound="Server")
 
 SECRET = "tests-sign-their-tokens-with-this-0123456789"
 """The SUPABASE_JWT_SECRET of every server that a test starts."""
@@ -89,6 +95,25 @@ class Server:
 
 
 @contextmanager
+def started(kind: type[S], home: Path, port: int, *arguments: str, **settings: str) -> Iterator[S]:
+    """A Python process that serves at `port`. Of this environment it has what says where things are; its state and its
+    output are in `home`, and it is gone in the end."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    output = home / "output.log"
+    with output.open("ab") as sink:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], env={**inherited, **settings},
+            stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=home,
+        )  # fmt: skip
+    try:
+        yield kind(process, port, home, output)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@contextmanager
 def running(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
     """A `maru` with these arguments and settings; its state and its output are in `folder`."""
     port = free_port()
@@ -99,26 +124,25 @@ def running(folder: Path, *arguments: str, **settings: str) -> Iterator[Server]:
         "DRAIN_DELAY_S": "0",
         "RECOMMEND_STARTER_EVENTS": "5000",
     }
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    output = folder / "output.log"
     keep_compiled(folder)
-    with output.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from maru.cli import main; main()", *arguments, "--port", str(port)],
-            env={**inherited, **own, **settings}, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=folder,
-        )  # fmt: skip
-    try:
-        yield Server(process, port, folder, output)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    with started(Server, folder, port, *MARU, *arguments, "--port", str(port), **{**own, **settings}) as server:
+        yield server
+
+
+@contextmanager
+def serving(kind: type[S], module: str, home: Path, settings: Mapping[str, Any], **more: str) -> Iterator[S]:
+    """`python -m module PORT HOME SETTINGS`: one of the tests' own servers. `more` is for its environment."""
+    home.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    more["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with started(kind, home, port, "-m", module, str(port), str(home), json.dumps(settings), **more) as server:
+        yield server
 
 
 def maru(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """One `maru` command, to its end."""
     environment = {"PATH": os.environ["PATH"], "MARU_HOME": str(home), "COLUMNS": "200", **settings}
-    command = [sys.executable, "-c", "from maru.cli import main; main()", *arguments]
+    command = [sys.executable, *MARU, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=home, timeout=120)
 
 

@@ -376,7 +376,7 @@ class World:
                 self.violations.append("a free slot, and somebody waits")
         manager = self.engine.manager
         own = manager._memory.budget("")
-        staying = manager._memory.residents.keys() - manager._leaving - manager._retired.keys()
+        staying = manager._memory.residents.keys() - manager._departures.outgoing()
         for group, budget in manager._memory.budgets.items():
             count = sum(manager._memory.residents[ref].spec.group == group for ref in staying)
             if budget.models and count > budget.models:
@@ -418,7 +418,7 @@ class World:
         assert not self.engine.manager._memory.using and not self.engine.manager._memory.parting
         turns = self.engine.manager._turns
         assert not turns._waiters and not any(turns._lines.values())
-        assert not self.engine.manager._retired and not self.engine.manager._leaving
+        assert not self.engine.manager._departures.outgoing()
         assert not self.engine.cache.flights
         assert not self.engine.cache._writes
         assert not self.engine.lifecycle._work

@@ -277,7 +277,7 @@ class Play:
     async def load(self, name: str) -> None:
         manager, repository = self.world.engine.manager, self.world.engine.repository
         with suppress(NoRoom, ModelLoadFailed):
-            await manager.keep_trying(repository.resolve(name), for_s=3.0, every_s=1.0)
+            await manager.load(repository.resolve(name))
 
     async def unload(self, name: str) -> None:
         manager, ref = self.world.engine.manager, self.world.engine.repository.resolve(name).ref

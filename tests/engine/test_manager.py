@@ -166,47 +166,6 @@ async def test_each_load_is_reported_once_from_its_beginning_to_its_end() -> Non
         assert loaded.seconds == 1.0 and isinstance(failed.error, OSError)
 
 
-@virtual
-async def test_keep_trying_tries_until_it_works() -> None:
-    async with World(LIMITS) as world:
-        script = Script(LIMITS, fails_to_load=OSError())
-        spec = world.spec(script=script)
-        world.engine.repository.add(spec)
-        began = world.loop.time()
-        task = asyncio.ensure_future(world.engine.manager.keep_trying(spec, for_s=300, every_s=5))
-        await asyncio.sleep(60)
-        assert script.loads == 10
-        script.fails_to_load = None
-        await task
-        assert world.loop.time() < began + 70
-
-
-@virtual
-async def test_keep_trying_gives_up_when_its_time_is_over() -> None:
-    async with World(LIMITS) as world:
-        spec = world.spec(fails_to_load=OSError())
-        world.engine.repository.add(spec)
-        began = world.loop.time()
-        with pytest.raises(ModelLoadFailed):
-            await world.engine.manager.keep_trying(spec, for_s=300, every_s=5)
-        assert 290 < world.loop.time() - began <= 301
-
-
-@virtual
-async def test_keep_trying_gives_up_when_another_version_has_taken_the_place() -> None:
-    async with World(LIMITS) as world:
-        script = Script(LIMITS, fails_to_load=OSError())
-        old = world.spec(script=script)
-        world.engine.repository.add(old)
-        trying = asyncio.ensure_future(world.engine.manager.keep_trying(old, for_s=300, every_s=5))
-        await asyncio.sleep(3)
-        await world.engine.manager.swap(world.spec("m", "2"))
-        script.fails_to_load = None
-        await asyncio.wait([trying])
-        assert isinstance(trying.exception(), ModelLoadFailed)
-        assert names(world) == ["m@2"]
-
-
 # Bounds
 
 

@@ -11,9 +11,9 @@ from maru.platform import Platform, Room
 from maru.rooms.registry import registry_of
 from maru.runtimes.registry.open import embedded
 from maru.services.forecast.assembly import Forecasting
+from maru.services.forecast.configuration import Configuration as ForecastConfiguration
 from maru.services.forecast.declaration import service as forecast
 from maru.services.forecast.pickled import Host
-from maru.services.forecast.service import Configuration as ForecastConfiguration
 from maru.services.forecast.starter import plant
 from maru.storage.callbacks import Outbox
 

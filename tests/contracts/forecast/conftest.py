@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.conftest import Server, free_port
+from tests.conftest import Server, serving
 from tests.contracts.forecast.folder_registry import Shelf
 from tests.contracts.forecast.graphs import graph
-
-ROOT = Path(__file__).parents[3]
 
 
 class ForecastServer(Server):
@@ -38,25 +32,11 @@ class ForecastServer(Server):
 @contextmanager
 def forecasting(home: Path, **settings: Any) -> Iterator[ForecastServer]:
     """A server whose state and output are in `home`."""
-    home.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    output = home / "output.log"
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     temporary = home / "tmp"
-    temporary.mkdir(exist_ok=True)
-    with output.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.contracts.forecast.serve", str(port), str(home), json.dumps(settings)],
-            env={**inherited, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(temporary)},
-            stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=home,
-        )  # fmt: skip
-    try:
-        yield ForecastServer(process, port, home, output)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    temporary.mkdir(parents=True, exist_ok=True)
+    module = "tests.contracts.forecast.serve"
+    with serving(ForecastServer, module, home, settings, TMPDIR=str(temporary)) as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.conftest import Server, free_port
+from tests.conftest import Server, serving
 from tests.fixtures_llm import SLOW, random_gguf, reciting_gguf
-
-ROOT = Path(__file__).parents[3]
 
 WORDS = "one two three four five six seven"
 ENVELOPE = {"success", "error"}
@@ -44,23 +38,8 @@ class GenerationServer(Server):
 @contextmanager
 def generating(home: Path, **settings: Any) -> Iterator[GenerationServer]:
     """A server whose state and output are in `home`."""
-    home.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    output = home / "output.log"
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with output.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.contracts.llm.serve", str(port), str(home), json.dumps(settings)],
-            env={**inherited, "PYTHONPATH": os.pathsep.join(paths)},
-            stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=home,
-        )  # fmt: skip
-    try:
-        yield GenerationServer(process, port, home, output)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    with serving(GenerationServer, "tests.contracts.llm.serve", home, settings) as server:
+        yield server
 
 
 def shelve(home: Path, *names: str, said: str = "") -> None:

@@ -5,69 +5,45 @@ With `scripted`, models do what their prompts say; otherwise they are GGUF files
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
-from pathlib import Path
 from typing import Any
 
+from tests.contracts.alone import alone
 from tests.contracts.llm.scripted import ScriptedRuntime
 
-from maru.auth.keys import KeyAuthenticator
 from maru.engine.engine import Engine
 from maru.engine.memory import Budget
-from maru.http.server import serve
-from maru.http.service import ServiceApp
 from maru.runtimes.generation.catalogue import Catalogue
 from maru.runtimes.generation.llama_cpp import LlamaCpp
 from maru.runtimes.generation.transformers import Transformers
 from maru.services.llm.assembly import Generating
 from maru.services.llm.configuration import GROUP, Configuration
-from maru.telemetry.logs import configure
-from maru.telemetry.telemetry import Telemetry
 
 
-def main(port: int, folder: Path, settings: dict[str, Any]) -> int:
-    with closing(configure("INFO", "json")) as writer:
-        telemetry = Telemetry("0", writer=writer)
-        budget = Budget(settings.get("max_models", 2), settings.get("max_model_bytes", 0))
-        engine = Engine(budgets={GROUP: budget})
-        engine.events.subscribe(telemetry.engine)
+def engine_of(settings: dict[str, Any]) -> Engine:
+    return Engine(budgets={GROUP: Budget(settings.get("max_models", 2), settings.get("max_model_bytes", 0))})
+
+
+def main() -> int:
+    with alone(engine_of) as process:
+        settings = process.settings
         shared = {"slots": settings.get("slots", 2), "context": settings.get("context", 512), "threads": 1}
         python = settings.get("python", sys.executable)
         runtimes: dict[Any, Any] = {"gguf": LlamaCpp(**shared), "safetensors": Transformers(**shared, python=python)}
         if settings.get("scripted"):
             runtimes["gguf"] = ScriptedRuntime(shared["slots"])
-        catalogue = Catalogue(folder / "models", runtimes)
+        catalogue = Catalogue(process.folder / "models", runtimes)
         configuration = Configuration(**{"look_s": 0.05, "beat_s": 0.2} | settings.get("configuration", {}))
-        generating = Generating(engine, catalogue, configuration)
-
-        @asynccontextmanager
-        async def lifespan(app: object) -> AsyncIterator[None]:
-            async with AsyncExitStack() as stack:
-                stack.callback(telemetry.close)
-                stack.push_async_callback(engine.close)
-                await stack.enter_async_context(generating.opened())
-                starting = asyncio.create_task(generating.start())
-                stack.callback(starting.cancel)
-                engine.lifecycle.advance("ready")
-                yield
-
-        keys = settings.get("api_keys")
-        app = ServiceApp(
+        generating = Generating(process.engine, catalogue, configuration)
+        return process.serve(
             generating.service,
-            generating.routes(generating.health(telemetry.metrics.render)),
-            engine=engine,
-            report=telemetry.http,
-            authenticator=KeyAuthenticator(needs=("ai",), plain=keys, plain_scopes=settings.get("scopes", "*"))
-            if keys
-            else None,
-            lifespan=lifespan,
+            generating.routes(generating.health(process.telemetry.metrics.render)),
+            generating.opened,
+            generating.start,
+            process.authenticator("ai"),
+            grace_s=2,
         )
-        return serve(app, port=port, lifecycle_of=lambda: engine.lifecycle, grace_s=2, drain_delay_s=0)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])))
+    raise SystemExit(main())

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.conftest import COMPILED, Server, free_port
+from tests.conftest import COMPILED, Server, serving
 
 from maru.services.recommend.bundles import Bundles
 from maru.services.recommend.core.compiling import keep_compiled_in
 
-ROOT = Path(__file__).parents[3]
 EVENTS = 6_000
 """Of the simulated shop: some 200 items, numbered from 1001."""
 
@@ -85,26 +80,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory, compiled: Path) -> Path:
 @contextmanager
 def recommending(home: Path, compiled: Path, shop: Path | None = None, **settings: Any) -> Iterator[RecommendServer]:
     """A server whose state and output are in `home`, with bundles of its own that are copied from `shop`."""
-    home.mkdir(parents=True, exist_ok=True)
     if shop is not None:
         shutil.copytree(shop, home / "recommend")
-    port = free_port()
-    output = home / "output.log"
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    given = json.dumps({"compiled": str(compiled), **settings})
-    with output.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.contracts.recommend.serve", str(port), str(home), given],
-            env={**inherited, "PYTHONPATH": os.pathsep.join(paths)},
-            stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=home,
-        )  # fmt: skip
-    try:
-        yield RecommendServer(process, port, home, output)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    given = {"compiled": str(compiled), **settings}
+    with serving(RecommendServer, "tests.contracts.recommend.serve", home, given) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

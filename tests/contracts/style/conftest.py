@@ -5,10 +5,7 @@ from __future__ import annotations
 import http.server
 import io
 import json
-import os
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +17,8 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import Server, free_port
+from tests.conftest import Server, serving
 
-ROOT = Path(__file__).parents[3]
 KEY = "a-plain-key-of-the-crud-api-0123456789"
 OTHER_KEY = "the-next-key-of-the-crud-api-9876543210"
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -44,24 +40,9 @@ class StyleServer(Server):
 @contextmanager
 def styling(home: Path, **settings: Any) -> Iterator[StyleServer]:
     """A server whose state and output are in `home`."""
-    home.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    output = home / "output.log"
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    given = json.dumps({"api_keys": [KEY, OTHER_KEY], **settings})
-    with output.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.contracts.style.serve", str(port), str(home), given],
-            env={**inherited, "PYTHONPATH": os.pathsep.join(paths)},
-            stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=home,
-        )  # fmt: skip
-    try:
-        yield StyleServer(process, port, home, output)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    given = {"api_keys": [KEY, OTHER_KEY], **settings}
+    with serving(StyleServer, "tests.contracts.style.serve", home, given) as server:
+        yield server
 
 
 def picture(width: int = 320, height: int = 240, kind: str = "JPEG", **options: Any) -> bytes:

@@ -44,7 +44,7 @@ def ask(store: str | Path, question: Callable[[LocalRegistry], Awaitable[Any]]) 
 
 def artifacts_of(embedded: Path, name: str) -> Path:
     """The folder in the registry's own store where a version's files are."""
-    location = MlflowStore.of(embedded)._client.get_model_version_download_uri(name, "1")
+    location = MlflowStore.of(embedded).client.get_model_version_download_uri(name, "1")
     return Path(unquote(location.removeprefix("file://")))
 
 

@@ -15,8 +15,9 @@ from maru.engine.engine import Engine
 from maru.engine.events import ModelChanged
 from maru.engine.types import Request, Result
 from maru.runtimes.registry.types import RegisteredVersion, RegistryUnavailable, VersionNotFound
+from maru.services.forecast.configuration import Configuration
 from maru.services.forecast.pickled import Host
-from maru.services.forecast.service import Configuration, Forecasts, ReloadFailed
+from maru.services.forecast.service import Forecasts, ReloadFailed
 
 NAME = "BTC_LSTM_Production"
 Gate = Callable[[], Awaitable[None]]

@@ -12,8 +12,9 @@ from maru.http.health import Health
 from maru.http.oip import OpenInference
 from maru.runtimes.registry.types import Registry
 from maru.services.forecast.callbacks import FIRST_TRIES, FIRST_TRY_S, LATER_TRIES, LATER_TRY_S, Callbacks, Pace, Result
+from maru.services.forecast.configuration import Configuration
 from maru.services.forecast.routes import Routes
-from maru.services.forecast.service import Configuration, Forecasts
+from maru.services.forecast.service import Forecasts
 from maru.services.forecast.tensors import ForecastTensors
 from maru.storage.callbacks import Outbox
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from maru.engine.engine import Engine
 from maru.engine.errors import ModelLoadFailed, ModelNotFound
 from maru.engine.memory import Resident
-from maru.engine.types import Limits, ModelRef, Result
+from maru.engine.types import ModelRef, Result
 from maru.http.call import Call
 from maru.runtimes.errors import ModelUnavailable
 from maru.runtimes.registry.types import RegisteredVersion, Registry, RegistryError
+from maru.services.forecast.configuration import Configuration
 from maru.services.forecast.model import canonical
 from maru.services.forecast.opening import Opened, Opener, cause
-from maru.services.forecast.pickled import Host
 from maru.services.forecast.schemas import HealthResponse, Shape
 from maru.services.forecast.window import Window
 
@@ -25,29 +25,6 @@ log = logging.getLogger(__name__)
 
 REMEMBERED = 8
 """Versions whose alias is known, beside the one that serves: those that still answer as they are swapped out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """The service's settings. `poll_s` 0 asks the registry for a moved alias only when its webhook says so.
-
-    While there is no model at the start, it is tried for `ready_for_s`, every `ready_every_s`. With `pickled`,
-    models that are not ONNX are loaded too, and run in there.
-    """
-
-    name: str = "BTC_LSTM_Production"
-    alias: str = "staging"
-    seq_len: int = 12
-    n_features: int = 18
-    poll_s: float = 0.0
-    timeout_s: float = 30.0
-    pickled: Host | None = None
-    ready_for_s: float = 300.0
-    ready_every_s: float = 5.0
-    registry_timeout_s: float = 120.0
-
-    def limits(self) -> Limits:
-        return Limits(running=256, waiting=4096, deadline_s=self.timeout_s, max_batch_size=64)
 
 
 class ReloadFailed(Exception):

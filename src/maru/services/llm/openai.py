@@ -19,7 +19,8 @@ from maru.http.sse import EventStream, ServerEvent
 from maru.runtimes.generation.types import Prompt
 from maru.services.llm import events
 from maru.services.llm.openai_answers import Chat, Completion, Shape
-from maru.services.llm.openai_schemas import ChatRequest, CompletionRequest
+from maru.services.llm.openai_chat import ChatRequest
+from maru.services.llm.openai_schemas import CompletionRequest
 from maru.services.llm.service import Generations
 from maru.services.llm.several import Opening, collect, merged
 

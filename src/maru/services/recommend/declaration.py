@@ -7,7 +7,8 @@ from typing import Any
 from maru import __version__
 from maru.http import problem
 from maru.http.service import Service
-from maru.services.recommend.schemas import MAX_SESSIONS, Problem
+from maru.services.recommend.responses import Problem
+from maru.services.recommend.schemas import MAX_SESSIONS
 
 
 def envelope(problem: problem.Problem) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from maru.engine.errors import InputError
 from maru.http.call import Caller
 from maru.http.endpoint import Reply, Route
 from maru.http.problem import Problem
-from maru.services.recommend import schemas
+from maru.services.recommend import responses, schemas
 from maru.services.recommend.model import SCORES, Asked
 from maru.services.recommend.queries import ask_for, choice
 from maru.services.recommend.recording import Recorder
@@ -102,25 +102,28 @@ class Routes:
             served = await self.recommendations.reload()
         except ReloadFailed as error:
             raise Problem(500, "RELOAD_FAILED", str(error)) from error
-        return Reply(schemas.ReloadResponse(model_version=served.live, candidate_version=served.candidate))
+        return Reply(responses.ReloadResponse(model_version=served.live, candidate_version=served.candidate))
 
     def routes(self) -> list[Route]:
         own, embeddings, operations = ("recommendations",), ("embeddings",), ("operations",)
         return [
-            Route("POST", "/recommend", self.recommend, schemas.RecommendResponse, (404, *REFUSALS), tags=own),
-            Route("POST", "/batch_recommend", self.batch_recommend, schemas.BatchResponse, (404, *REFUSALS), tags=own),
+            Route("POST", "/recommend", self.recommend, responses.RecommendResponse, (404, *REFUSALS), tags=own),
             Route(
-                "GET", "/items/{aid}/embedding", self.item_embedding, schemas.ItemEmbedding, (404, 503),
+                "POST", "/batch_recommend", self.batch_recommend, responses.BatchResponse, (404, *REFUSALS),
+                tags=own,
+            ),
+            Route(
+                "GET", "/items/{aid}/embedding", self.item_embedding, responses.ItemEmbedding, (404, 503),
                 tags=embeddings,
             ),
             Route(
-                "GET", "/sessions/{session_id}/embedding", self.session_embedding, schemas.SessionEmbedding,
+                "GET", "/sessions/{session_id}/embedding", self.session_embedding, responses.SessionEmbedding,
                 (404, 503), tags=embeddings,
             ),
-            Route("GET", "/stats", self.stats, schemas.StatsResponse, (503,), tags=operations),
-            Route("GET", "/health", self.health, schemas.HealthResponse, protected=False, tags=operations),
-            Route("POST", "/events", self.events, schemas.FeedbackResponse, (413, 429, 503), tags=("feedback",)),
-            Route("POST", "/reload", self.reload, schemas.ReloadResponse, (500, 503), tags=operations),
+            Route("GET", "/stats", self.stats, responses.StatsResponse, (503,), tags=operations),
+            Route("GET", "/health", self.health, responses.HealthResponse, protected=False, tags=operations),
+            Route("POST", "/events", self.events, responses.FeedbackResponse, (413, 429, 503), tags=("feedback",)),
+            Route("POST", "/reload", self.reload, responses.ReloadResponse, (500, 503), tags=operations),
         ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from maru.http.call import Call
 from maru.services.recommend.bundles import BundleError, Bundles
 from maru.services.recommend.core.features import DIMENSIONS
 from maru.services.recommend.model import Asked, Recommended, RecommenderModel, limits
-from maru.services.recommend.schemas import HealthResponse, StatsResponse
+from maru.services.recommend.responses import HealthResponse, StatsResponse
 from maru.services.recommend.sessions import MOST, Embedding, Sessions
 from maru.services.recommend.starter import Starter
 from maru.services.recommend.variants import CANDIDATE, LIVE, VARIANTS, Split, Variant

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.conftest import Server, free_port
-
-ROOT = Path(__file__).parents[4]
+from tests.conftest import Server, serving
 
 SMALL = {"test_prompts": ["a b c", "d"], "warmup_iterations": 1, "max_tokens": 4}
 """A run of two requests, done in a moment."""
@@ -71,23 +65,8 @@ def benchmarking(home: Path, **settings: Any) -> Iterator[BenchmarkServer]:
     for name in ("quick-1", "slow-100"):
         (models / f"{name}.gguf").touch()
     (models / "spoilt-1.gguf").write_text("bad")
-    port = free_port()
-    output = home / "output.log"
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    module = "tests.contracts.llm.benchmarks.serve"
-    with output.open("ab") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, str(port), str(home), json.dumps(settings)],
-            env={**inherited, "PYTHONPATH": os.pathsep.join(paths)},
-            stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, cwd=home,
-        )  # fmt: skip
-    try:
-        yield BenchmarkServer(process, port, home, output)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    with serving(BenchmarkServer, "tests.contracts.llm.benchmarks.serve", home, settings) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
