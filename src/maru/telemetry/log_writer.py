@@ -8,8 +8,8 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from queue import SimpleQueue
-from typing import Any
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily
@@ -26,6 +26,9 @@ class LogWriter(logging.Handler):
     Logging never waits: when `most` lines are waiting, because whoever reads them has stopped, the disk is
     full, or there are just too many, a line is dropped and counted. The count is said in a line of its own
     once lines go out again, and as `maru_log_lines_dropped_total` where the writer is in a registry.
+
+    Lines are put into words in that thread too, many in a row: done one at a time, between the parts of a request,
+    each cost several times as much.
     """
 
     def __init__(self, fd: int = 1, most: int = 8192, lines: JsonLines | TextLines | None = None) -> None:
@@ -34,7 +37,7 @@ class LogWriter(logging.Handler):
         self.setFormatter(self.lines)
         self._fd = os.dup(fd)
         self._most = most
-        self._waiting: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
+        self._waiting: SimpleQueue[str | Callable[[], str] | threading.Event | None] = SimpleQueue()
         self._refused = 0
         self._unwritten = 0
         self._told = 0
@@ -47,20 +50,26 @@ class LogWriter(logging.Handler):
         return self._refused + self._unwritten
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._put(self.format, record)
-
-    def say(self, level: int, event: str, fields: Fields) -> None:
-        """Write a line at once. On the way through `logging` it would cost twice as much."""
-        self._put(self.lines.line, time.time(), logging.getLevelName(level), event, fields)
-
-    def _put(self, line: Callable[..., str], *said: Any) -> None:
-        if self._waiting.qsize() >= self._most:
-            self._refused += 1
+        # What a message is made of may change, and an exception holds on to all that was under way.
+        if type(record.msg) is str and not record.args and not record.exc_info:
+            self._put(partial(self.format, record))
             return
         try:
-            self._waiting.put(line(*said).encode() + b"\n")
-        except Exception:  # what can't be formatted is no reason to fail whoever logged it
+            self._put(self.format(record))
+        except Exception:  # a record that can't be formatted is no reason to fail whoever logged it
             self._refused += 1
+
+    def say(self, level: int, event: str, fields: Callable[[], Fields]) -> None:
+        """A line without the way through `logging`, which would cost as much again. `fields` is called later, in the
+        writer's thread."""
+        at = time.time()
+        self._put(lambda: self.lines.line(at, logging.getLevelName(level), event, fields()))
+
+    def _put(self, line: str | Callable[[], str]) -> None:
+        if self._waiting.qsize() >= self._most:
+            self._refused += 1
+        else:
+            self._waiting.put(line)
 
     def flush(self, timeout_s: float = 1.0) -> None:
         """Wait until what was logged before is written, so long at most."""
@@ -84,7 +93,7 @@ class LogWriter(logging.Handler):
             items = [self._waiting.get()]
             items += [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
             going = None not in items
-            if self._write(b"".join(item for item in items if isinstance(item, bytes))):
+            if self._write(b"".join(map(self._worded, items))):
                 self._tell()
             for item in items:
                 if isinstance(item, threading.Event):
@@ -92,6 +101,15 @@ class LogWriter(logging.Handler):
             if going:
                 time.sleep(_GATHER_S)
         os.close(self._fd)
+
+    def _worded(self, item: str | Callable[[], str] | threading.Event | None) -> bytes:
+        if item is None or isinstance(item, threading.Event):
+            return b""
+        try:
+            return (item if isinstance(item, str) else item()).encode() + b"\n"
+        except Exception:  # what can't be formatted is no reason to write nothing else
+            self._unwritten += 1
+            return b""
 
     def _tell(self) -> None:
         lost, self._told = self.dropped - self._told, self.dropped

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 NICE = 5
 """Whoever waits for a prediction comes before who asks what there is to predict with."""
 
+ENDING_S = 10.0
+"""How long a process that has hung up may take to be gone: Python, with all of MLflow in it, on a busy machine."""
+
 
 class Child:
     """One such process, started at the first question and again when it has ended. Used by one thread at a time;
@@ -64,7 +67,7 @@ class Child:
         process = self._process
         if process is not None:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(1.0)
+                process.wait(ENDING_S)
         self._end()
         return process is not None and process.returncode == 0
 
