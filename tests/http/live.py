@@ -217,6 +217,28 @@ class Live:
             self._stopped = True
             self._loop.call_soon_threadsafe(self.server.stop)
 
+    def hold_up(self, seconds: float, turns: int = 1) -> None:
+        """Have the event loop do nothing for so long, in each of its next turns."""
+
+        def hold(left: int) -> None:
+            time.sleep(seconds)
+            if left > 1:
+                self._loop.call_soon(hold, left - 1)
+
+        self._loop.call_soon_threadsafe(hold, turns)
+
+    def hold_up_reading(self, seconds: float) -> None:
+        """The same, while it reads from its sockets."""
+        ours, its = socket.socketpair()
+
+        def hold() -> None:
+            self._loop.remove_reader(its)
+            time.sleep(seconds)
+            its.close()
+
+        self._loop.call_soon_threadsafe(self._loop.add_reader, its, hold)
+        ours.close()
+
     def refuses(self) -> bool:
         """Whether no connection is taken any more."""
         try:

@@ -278,6 +278,20 @@ def test_a_websocket_handshake_stands_alone(live: Live) -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
+def test_a_request_that_came_in_time_is_answered_by_a_server_that_was_late(loop: Loop) -> None:
+    """Its connection's time was up before the event loop came to see what it had received."""
+    with served(loop=loop) as live, live.connect() as kept, live.connect() as fresh:
+        kept.sendall(GET)
+        assert answer(kept).status == 200
+        until(lambda: live.connections() == 2)
+        live.hold_up_reading(2 * QUICK.idle_s)
+        time.sleep(QUICK.idle_s / 2)
+        for peer in (kept, fresh):
+            peer.sendall(GET)
+        assert [answer(peer).status for peer in (kept, fresh)] == [200, 200]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 def test_idle_connections_make_room(loop: Loop) -> None:
     """Those that wait longest go first, and none that is being answered."""
     bounds = replace(QUICK, max_connections=10, first_byte_s=30, head_s=30, idle_s=30)

@@ -127,6 +127,19 @@ def test_streams_get_their_last_event(loop: Loop) -> None:
     assert not live.server.cut_off
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_burst_of_new_connections_is_taken_in_one_turn(loop: Loop) -> None:
+    """Where every turn of the event loop takes long, no connection waits for more of them than another."""
+    bounds = replace(QUICK, max_connections=200, first_byte_s=30)
+    with served(loop=loop, bounds=bounds) as live, contextlib.ExitStack() as stack:
+        live.hold_up(0.1, turns=60)
+        peers = [stack.enter_context(live.connect()) for _ in range(100)]
+        until(lambda: live.connections() == 100, within_s=4)  # 40 turns of the 60
+        for peer in peers:
+            peer.sendall(GET)
+        assert [answer(peer).status for peer in peers] == [200] * 100
+
+
 def test_an_idle_server_stops_at_once() -> None:
     with served() as live:
         live.get()

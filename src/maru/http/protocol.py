@@ -19,6 +19,7 @@ import asyncio
 import enum
 import http
 import math
+import select
 from typing import Any, cast
 
 import httptools
@@ -39,6 +40,10 @@ _PIPELINED = 16
 
 _LAST_MOMENT_S = 0.5
 """How long a server that stops waits for the request of a client that has just connected."""
+
+_READ_S = 0.005
+"""How much longer a client is waited for whose bytes are here when its time is up: in a turn of the event loop timers
+come before what sockets have received, and turns may be long."""
 
 _CHUNK_OVERHEAD = 16
 """Bytes of framing that each byte of a chunked body is given: the chunk's size line and line ends."""
@@ -69,6 +74,7 @@ class Connection(HttpToolsProtocol):
         self._bounds = crowd.bounds
         self._phase = _Phase.FRESH
         self._deadline = math.inf
+        self._spared = False
         self._write_deadline = math.inf
         self._unwritten = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -277,7 +283,7 @@ class Connection(HttpToolsProtocol):
         self._expect(self.loop.time() + seconds)
 
     def _expect(self, deadline: float) -> None:
-        self._deadline = deadline
+        self._deadline, self._spared = deadline, False
         self._arm(deadline)
 
     def _arm(self, when: float) -> None:
@@ -299,12 +305,22 @@ class Connection(HttpToolsProtocol):
         now = self.loop.time()
         if now >= self._write_deadline:
             self._stalled(now)
-        if now >= self._deadline:
+        if now >= self._deadline and self._unheard():
+            self._spared, self._deadline = True, now + _READ_S
+        elif now >= self._deadline:
             self._deadline = math.inf
             self._expire()
         when = min(self._deadline, self._write_deadline)
         if when < math.inf:
             self._arm(when)
+
+    def _unheard(self) -> bool:
+        """Whether a request has begun to arrive that was not read yet; once, as its head has a deadline of its own."""
+        if self._spared or self._phase not in (_Phase.FRESH, _Phase.IDLE):
+            return False
+        arrived = select.poll()
+        arrived.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(arrived.poll(0))
 
     def _expire(self) -> None:
         if self._phase is _Phase.HEAD:

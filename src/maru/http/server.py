@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from maru.engine.lifecycle import Lifecycle
 from maru.http.crowd import Bounds, Crowd
+from maru.http.listener import Listener
 from maru.http.protocol import Connection
 
 _PARTING_S = 1.0
@@ -109,6 +110,7 @@ class Server(uvicorn.Server):
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._main: asyncio.Task[Any] | None = None
+        self._listeners: list[Listener] = []
         self.cut_off = False
         """Whether requests were still unanswered when the grace was over."""
 
@@ -139,6 +141,10 @@ class Server(uvicorn.Server):
         if lifecycle is not None:
             lifecycle.advance("draining")
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup([])
+        self._listeners = [Listener(sock, self._connection, self.config.backlog) for sock in sockets or ()]
+
     async def main_loop(self) -> None:
         while not self._stopping.is_set():
             await self.on_tick(0)
@@ -165,8 +171,8 @@ class Server(uvicorn.Server):
         What comes in the microseconds after the last look is lost, unless a supervisor keeps the socket open.
         """
         doors = [sock.dup() for sock in sockets]
-        for server in self.servers:
-            server.close()
+        for listener in self._listeners:
+            await listener.close()
         for sock in sockets:
             sock.close()
         waiting: list[socket.socket] = []

@@ -57,9 +57,10 @@ def readings(
     confidences = odds / (1 + odds.sum(axis=1, keepdims=True))
     confidences *= np.minimum(1, cap / np.maximum(confidences.max(axis=1, keepdims=True), 1e-12))
     order = np.argsort(-clipped, axis=1, kind="stable")[:, :BEST]
+    chosen = (np.take_along_axis(figures, order, axis=1).tolist() for figures in (scores, confidences))
     found = []
-    for row, best in enumerate(order.tolist()):
-        matches = tuple(Match(styles[at], float(scores[row, at]), float(confidences[row, at])) for at in best)
+    for row, (best, *figures) in enumerate(zip(order.tolist(), *chosen, strict=True)):
+        matches = tuple(Match(styles[at], score, share) for at, score, share in zip(best, *figures, strict=True))
         embedding = embeddings[row] if embeddings is not None else None
         found.append(Reading(matches[0].style, matches[0].score, matches[0].confidence, matches, embedding))
     return found

@@ -25,7 +25,7 @@ class TextMatcher:
     def __init__(self, vocabulary: Sequence[str], weights: Evidence, bias: Evidence) -> None:
         """`weights` is [pieces, styles], in the order of `vocabulary`; `bias` is [styles]."""
         self._place = {piece: place for place, piece in enumerate(vocabulary)}
-        self._weights, self._bias = weights, bias
+        self._rows = np.vstack((weights, bias))
         self.dimension = 0
 
     @classmethod
@@ -39,10 +39,12 @@ class TextMatcher:
             return cls(vocabulary, tensors("weights", len(vocabulary), styles), tensors("bias", styles))
 
     def answers(self, texts: Sequence[str]) -> tuple[Evidence, None]:
-        """[texts, styles], and no embeddings. Some 50 µs a sentence."""
-        return np.stack([self._sum(text) for text in texts]), None
-
-    def _sum(self, text: str) -> Evidence:
-        known = [place for piece in ngrams(text) if (place := self._place.get(piece)) is not None]
-        total: Evidence = self._weights[sorted(known)].sum(axis=0) + self._bias
-        return total
+        """[texts, styles], and no embeddings. Some 30 µs a sentence."""
+        rows: list[int] = []
+        starts = []
+        for text in texts:
+            starts.append(len(rows))
+            rows.append(len(self._place))  # the bias: no sum is of nothing
+            rows += sorted(place for piece in ngrams(text) if (place := self._place.get(piece)) is not None)
+        evidence: Evidence = np.add.reduceat(self._rows[rows], starts, axis=0)
+        return evidence, None
