@@ -15,7 +15,7 @@ REFUSALS = {"401", "403", "429", "503"}
 """Of whatever needs credentials."""
 
 
-def foretold(server: Server, configuration: Path, folder: Path, *options: str, seed: int, examples: int = 30) -> None:
+def foretold(server: Server, configuration: Path, folder: Path, *options: str, seed: int, examples: int = 20) -> None:
     """schemathesis finds no request whose answer the document did not foretell, and none that the server fails at."""
     before = len(server.log())
     run = subprocess.run(

@@ -32,25 +32,25 @@ def play(schedule: bytes) -> None:
     run_virtually(lambda: Play(Dice(schedule)).run())
 
 
-@settings(EACH, max_examples=4000)
+@settings(EACH, max_examples=2500)
 @given(st.binary(min_size=40, max_size=80))
 def test_short_schedules(schedule: bytes) -> None:
     play(schedule)
 
 
-@settings(EACH, max_examples=3000)
+@settings(EACH, max_examples=2000)
 @given(st.binary(min_size=80, max_size=200))
 def test_long_schedules(schedule: bytes) -> None:
     play(schedule)
 
 
-@settings(EACH, max_examples=1000)
+@settings(EACH, max_examples=600)
 @given(st.binary(min_size=200, max_size=400))
 def test_longer_schedules(schedule: bytes) -> None:
     play(schedule)
 
 
-@settings(EACH, max_examples=4000)
+@settings(EACH, max_examples=2500)
 @given(st.integers(20, 250), st.randoms(use_true_random=False, note_method_calls=True))
 def test_schedules_of_plain_dice(length: int, random: Random) -> None:
     """Hypothesis likes small numbers and repetitions; here every move is as likely as every other."""
