@@ -8,12 +8,14 @@ import select
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import orjson
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from maru.engine.types import Request
 from maru.telemetry.log_writer import LogWriter
 from maru.telemetry.logs import EventLog, configure
 
@@ -72,6 +74,23 @@ def test_a_reader_that_stopped_costs_lines_and_no_time(quiet: None, pipe: tuple[
     assert written + writer.dropped == lines
     assert told == writer.dropped
     writer.close()
+
+
+def test_lines_that_wait_hold_on_to_nothing_that_was_asked(quiet: None, pipe: tuple[int, int]) -> None:
+    """Thousands may wait where the reader has stopped, and a request may be an image."""
+
+    class Image:
+        pass
+
+    asked = Image()
+    alive = weakref.ref(asked)
+    writer = configure(fd=pipe[1])
+    for _ in range(2000):
+        EventLog(writer).http(finished())  # more than the pipe takes
+    EventLog(writer).http(finished(request=Request("m", [asked], 1.0)))
+    del asked
+    assert not writer._waiting.empty() and alive() is None
+    writer.close(0.2)
 
 
 def test_dropped_lines_are_a_metric(pipe: tuple[int, int]) -> None:

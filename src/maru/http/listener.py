@@ -7,7 +7,6 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +54,13 @@ class Listener:
             task.add_done_callback(self._taken.discard)
 
     async def _connect(self, client: socket.socket) -> None:
-        with suppress(OSError):  # it has left already
+        try:
             client.setblocking(False)
             if client.family in (socket.AF_INET, socket.AF_INET6):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(self._made, client)
+        except OSError:  # it has left already
+            client.close()
 
     async def close(self) -> None:
         """Take no more. Done when those that were taken are connected."""

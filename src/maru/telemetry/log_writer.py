@@ -59,11 +59,9 @@ class LogWriter(logging.Handler):
         except Exception:  # a record that can't be formatted is no reason to fail whoever logged it
             self._refused += 1
 
-    def say(self, level: int, event: str, fields: Callable[[], Fields]) -> None:
-        """A line without the way through `logging`, which would cost as much again. `fields` is called later, in the
-        writer's thread."""
-        at = time.time()
-        self._put(lambda: self.lines.line(at, logging.getLevelName(level), event, fields()))
+    def say(self, level: int, event: str, fields: Fields) -> None:
+        """A line without the way through `logging`, which would cost as much again. `fields` stay as they are."""
+        self._put(partial(self.lines.line, time.time(), logging.getLevelName(level), event, fields))
 
     def _put(self, line: str | Callable[[], str]) -> None:
         if self._waiting.qsize() >= self._most:

@@ -7,7 +7,6 @@ Nothing of a request's body, query or headers, and no exception's message, is ev
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import Literal
 
 from maru.engine.events import Event, LifecycleChanged, ModelChanged, RequestFinished
@@ -69,7 +68,7 @@ class EventLog:
             if not access.isEnabledFor(level):
                 return
             if self._writer is not None and event.exception is None:
-                self._writer.say(level, "request", partial(_request, event))
+                self._writer.say(level, "request", _request(event))
             else:
                 access.log(level, "request", exc_info=event.exception, extra={"fields": _request(event)})
 
